@@ -1,0 +1,25 @@
+"""What the notebooks share and do not teach: run time, checks, figures, data."""
+
+import os
+
+
+def _import_keras_quietly():
+    """TensorFlow's C++ libraries write notes to file descriptor 2 while they load; no setting stops all of them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+_import_keras_quietly()
+
+from helpers.data import DataError, Images, load_images
+from helpers.figures import LivePlot, show
+from helpers.session import attempt, expect, start
+
+__all__ = ["DataError", "Images", "LivePlot", "attempt", "expect", "load_images", "show", "start"]

@@ -1,0 +1,249 @@
+"""Run notebooks headless: `python -m helpers.run 01 03 --profile smoke --data sample --set seed=7`.
+
+Executed notebooks and `report.json` go to `build/runs/<profile>/`. A notebook whose last run is up to date is
+skipped. The exit status is 0 if all succeeded, 1 if one failed, 2 for a wrong call, 130 when interrupted.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import psutil
+import yaml
+from filelock import FileLock, Timeout
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+RUNS = ROOT / "build" / "runs"
+ALWAYS = {"seed", "data"}  # parameters that keep the profile, and so its bands
+
+
+class UsageError(Exception):
+    """A wrong call; the message lists what is valid."""
+
+
+def find_notebooks(names=()):
+    """Paths of the notebooks named by number (`01`), by name (`01_mnist_mlp`) or by file; all without names."""
+    every = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    chosen = []
+    for name in names:
+        stem = Path(name).name.removesuffix(".ipynb")
+        found = [path for path in every if stem in (path.stem, path.stem.split("_")[0])]
+        if not found:
+            raise UsageError(f"no notebook {name!r}; there are: {', '.join(path.stem for path in every)}")
+        chosen += [path for path in found if path not in chosen]
+    return chosen or every
+
+
+def parameters_of(notebook):
+    """Names and default values in the cell tagged `parameters`."""
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            lines = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+            return {node.targets[0].id: ast.literal_eval(node.value) for node in lines}
+    return {}
+
+
+def read_profiles():
+    """`profiles.yml`: profile, notebook, parameter to value; the default profile changes nothing."""
+    profiles = yaml.safe_load((NOTEBOOKS / "profiles.yml").read_text(encoding="utf-8"))
+    return {"default": {}, **{name: values or {} for name, values in profiles.items()}}
+
+
+def parameters_for(path, profile, data=None, settings=None):
+    """The parameters to run a notebook with: its profile's values, the data tier, then `settings`.
+
+    Raises:
+        UsageError: an unknown profile, or a parameter that the notebook does not have.
+    """
+    profiles, settings = read_profiles(), settings or {}
+    if profile not in profiles:
+        raise UsageError(f"no profile {profile!r}; there are: {', '.join(profiles)}")
+    known = parameters_of(nbformat.read(path, as_version=4))
+    values = {"profile": profile, **profiles[profile].get(path.stem, {}), **settings}
+    if set(settings) - ALWAYS:
+        values["profile"] = "custom"  # the bands hold for the profile's own values only
+    if data and "data" in known:
+        values["data"] = data
+    for name in values:
+        if name not in known:
+            raise UsageError(f"{path.stem} has no parameter {name!r}; it has: {', '.join(known)}")
+    return values
+
+
+def fingerprint(path, values):
+    """Changes when the notebook's cells, the parameters, the helpers, the bands, the data or the pins change."""
+    from helpers.data import data_dir
+
+    notebook = nbformat.read(path, as_version=4)
+    bands = NOTEBOOKS / "expected.yml"
+    parts = [
+        [(cell.cell_type, cell.source) for cell in notebook.cells],
+        sorted(values.items()),
+        [file.read_text(encoding="utf-8") for file in sorted((ROOT / "helpers").glob("*.py")) if file.name != "run.py"],
+        (yaml.safe_load(bands.read_text(encoding="utf-8")) or {}).get(path.stem) if bands.exists() else None,
+        (ROOT / "requirements.txt").read_text(encoding="utf-8"),
+        sorted(str(file) for file in data_dir().glob("**/dataset_info.json")),
+        os.environ.get("KERAS_BACKEND"),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def record_of(path):
+    """What an executed notebook says of its own run, or None."""
+    try:
+        return nbformat.read(path, as_version=4).metadata.get("course")
+    except (OSError, ValueError, AttributeError, nbformat.reader.NotJSONError):
+        return None
+
+
+def results_of(notebook):
+    """(data tier, {metric: value}) that `load_images` and `expect` left in the outputs."""
+    notes = [
+        output.metadata["course"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "course" in output.get("metadata", {})
+    ]
+    tiers = [note["tier"] for note in notes if "tier" in note]
+    return (tiers or ["none"])[-1], {note["metric"]: note["value"] for note in notes if "metric" in note}
+
+
+@contextmanager
+def _peak_memory():
+    """A list whose last item is the peak resident memory of our child processes in MB."""
+    peak, done = [0.0], threading.Event()
+
+    def watch():
+        me = psutil.Process()
+        while not done.wait(0.2):
+            held = 0
+            for child in me.children(recursive=True):
+                try:
+                    held += child.memory_info().rss
+                except psutil.Error:
+                    pass  # it has just ended
+            peak.append(max(peak.pop(), held / 2**20))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+def run_notebook(path, folder, values, label):
+    """Execute one notebook into `folder` and return its record; a failure is kept as `NAME.failed.ipynb`."""
+    import papermill
+
+    name = path.stem
+    part, final, failed = folder / f".{name}.part.ipynb", folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb"
+    for old in (part, final, failed):
+        old.unlink(missing_ok=True)
+    record = {"name": name, "status": "ok", "seconds": 0.0, "peak_memory_mb": 0, "data": "none", "results": {}}
+    record["parameters"], record["fingerprint"] = values, fingerprint(path, values)
+    begun = time.monotonic()
+    with _peak_memory() as peak:
+        try:
+            papermill.execute_notebook(
+                path, part, values, kernel_name="python3", cwd=NOTEBOOKS, progress_bar={"desc": label, "leave": False}
+            )
+        except papermill.PapermillExecutionError as error:
+            record.update(status="failed", error=f"cell {error.cell_index}: {error.ename}: {error.evalue}")
+        except (OSError, RuntimeError) as error:  # the disk is full, the kernel died or did not start
+            record.update(status="failed", error=f"{type(error).__name__}: {error}")
+    record.update(seconds=round(time.monotonic() - begun, 1), peak_memory_mb=round(peak[-1]))
+    if part.exists():
+        notebook = nbformat.read(part, as_version=4)
+        record["data"], record["results"] = results_of(notebook)
+        notebook.metadata["course"] = record
+        nbformat.write(notebook, part)
+        part.replace(final if record["status"] == "ok" else failed)
+    return record
+
+
+def run(paths, profile, data=None, settings=None, folder=None):
+    """Run notebooks one after the other, going on after a failure; returns their records and writes the report."""
+    folder = folder or RUNS / profile
+    jobs = [(path, parameters_for(path, profile, data, settings)) for path in paths]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"another run is at work in {folder}; wait for it, or use another profile") from None
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder} ({error.strerror}); free some space or copy the course") from None
+    records = []
+    try:
+        for old in [*folder.glob(".*.part.ipynb"), folder / "report.json"]:
+            old.unlink(missing_ok=True)
+        for number, (path, values) in enumerate(jobs, 1):
+            record = record_of(folder / path.name)
+            if record and record["fingerprint"] == fingerprint(path, values):
+                records.append({**record, "cached": True})
+            else:
+                records.append(run_notebook(path, folder, values, f"{number}/{len(jobs)} {path.stem}"))
+        part = folder / ".report.part"
+        part.write_text(json.dumps({"profile": profile, "notebooks": records}, indent=1) + "\n", encoding="utf-8")
+        part.replace(folder / "report.json")
+    finally:
+        for old in folder.glob(".*.part.ipynb"):
+            old.unlink(missing_ok=True)
+        lock.release()
+    return records
+
+
+def table(records):
+    """The records as a text table."""
+    rows = [("notebook", "status", "minutes", "memory", "data", "first result")]
+    for record in records:
+        status = "up to date" if record.get("cached") else record["status"]
+        result = next((f"{name} {value:.4g}" for name, value in record["results"].items()), "")
+        memory = f"{record['peak_memory_mb'] / 1024:.1f} GB"
+        rows.append((record["name"], status, f"{record['seconds'] / 60:.1f}", memory, record["data"], result))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    return "\n".join(lines + [f"{record['name']}: {record['error']}" for record in records if "error" in record])
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m helpers.run", description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", help="numbers or names; all without any")
+    parser.add_argument("--profile", default="default", help="smoke, default or full (notebooks/profiles.yml)")
+    parser.add_argument("--data", choices=("auto", "full", "sample"), help="the data tier")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; repeatable")
+    options = parser.parse_args(arguments)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, whatever else is installed
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        wrong = [text for text in options.set if "=" not in text]
+        if wrong:
+            raise UsageError(f"--set takes NAME=VALUE, not {wrong[0]!r}")
+        settings = {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in options.set)}
+        records = run(find_notebooks(options.notebooks), options.profile, options.data, settings)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the notebook at work was not kept; finished ones are, and are skipped next time", file=sys.stderr)
+        return 130
+    print(table(records))
+    print(f"executed notebooks and report.json: {(RUNS / options.profile).relative_to(ROOT)}")
+    return int(any(record["status"] != "ok" for record in records))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
