@@ -1,6 +1,7 @@
 """What the notebooks share and do not teach: run time, checks, figures, data."""
 
 import os
+import sys
 
 
 def _import_keras_quietly():
@@ -16,10 +17,11 @@ def _import_keras_quietly():
         os.close(stderr)
 
 
-_import_keras_quietly()
+if "helpers.run" not in sys.orig_argv:  # the runner works in kernels, and itself starts at once without Keras
+    _import_keras_quietly()
 
-from helpers.data import DataError, Images, load_images
-from helpers.figures import LivePlot, show
-from helpers.session import attempt, expect, start
+    from helpers.data import DataError, Images, load_images
+    from helpers.figures import LivePlot, show
+    from helpers.session import attempt, expect, start
 
 __all__ = ["DataError", "Images", "LivePlot", "attempt", "expect", "load_images", "show", "start"]

@@ -1,19 +1,20 @@
 """Datasets in three tiers: full and prepared, full and downloaded, or the sample that needs no network."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 from filelock import FileLock
-
 from helpers import session
 
 PROBE_SECONDS = 3  # how long a server may take to answer before we call it unreachable
@@ -40,23 +41,18 @@ class Images(NamedTuple):
 
 def data_dir():
     """Folder of prepared datasets: `TFDS_DATA_DIR`, else `data/downloads` of the course."""
-    chosen = os.environ.get("TFDS_DATA_DIR")
-    if not chosen:
-        return session.ROOT / "data" / "downloads"
-    folder = Path(chosen).expanduser()
-    if folder.is_absolute() or folder.is_dir():
-        return folder.absolute()
-    return session.ROOT / folder  # a notebook runs in its own folder, `make` in the course's
+    folder = Path(os.environ.get("TFDS_DATA_DIR") or session.ROOT / "data" / "downloads").expanduser()
+    # A relative folder: a notebook runs in its own folder, `make` in the course's.
+    return folder.absolute() if folder.is_dir() else session.ROOT / folder
 
 
-def prepared(name):
-    """Folder of dataset `name` (as TFDS names it) where it is completely prepared, else None."""
-    found = sorted((data_dir() / name).glob("*/dataset_info.json"))
-    return found[-1].parent if found else None
+def prepared(name, root=None):
+    """Folder of dataset `name` (as TFDS names it), which `read` still has to verify; None where there is none."""
+    return max(((root or data_dir()) / name).glob("[0-9]*"), default=None)
 
 
 def load_images(data="auto"):
-    """MNIST, or scikit-learn's digits enlarged to the same size when MNIST cannot be had.
+    """MNIST (LeCun, Cortes and Burges, 1998), or when it cannot be had scikit-learn's digits at the same size.
 
     Args:
         data: `"full"` (MNIST or an error), `"sample"` (scikit-learn's digits), or `"auto"` (MNIST when it is
@@ -68,22 +64,19 @@ def load_images(data="auto"):
     Raises:
         ValueError: `data` is none of these.
         DataError: MNIST is damaged, or was asked for and cannot be had.
-
-    Source: LeCun, Cortes and Burges, The MNIST Database, 1998; Alpaydin and Kaynak, Optical Recognition of
-    Handwritten Digits, 1998.
     """
     folder, reason = _locate("mnist", data)
     if folder:
-        (x_train, y_train), (x_test, y_test) = (
-            (x[..., 0], y.astype("int32")) for x, y in (read(folder, s, ("image", "label")) for s in ("train", "test"))
-        )
+        (x_train, y_train), (x_test, y_test) = (read(folder, split, ("image", "label")) for split in ("train", "test"))
+        images = Images(x_train[..., 0], y_train.astype("int32"), x_test[..., 0], y_test.astype("int32"), "full")
         source = "MNIST (full)"
     else:
-        x_train, y_train, x_test, y_test = _sample_digits()
+        images = _sample_digits()
         source = f"scikit-learn's digits (sample), because {reason}. Fewer images: expect lower accuracy"
-    tier = session.current.tier = "full" if folder else "sample"
-    session.note(f"Data: {source}. {len(x_train):,} training and {len(x_test):,} test images of 28×28 pixels.", tier=tier)
-    return Images(x_train, y_train, x_test, y_test, tier)
+    session.current.tier = images.tier
+    sizes = f"{len(images.x_train):,} training and {len(images.x_test):,} test images of 28×28 pixels"
+    session.note(f"Data: {source}. {sizes}.", tier=images.tier)
+    return images
 
 
 def _locate(name, data):
@@ -95,126 +88,113 @@ def _locate(name, data):
     try:
         return prepared(name) or download(name), None
     except DataError as error:
-        if data == "full":
-            raise DataError(
-                f"{error}. Connect to the network, or set TFDS_DATA_DIR to a folder where {name} is prepared "
-                '(see data/README.md), or use data="sample"'
-            ) from None
-        return None, str(error)
+        if data == "auto":
+            return None, str(error)
+        raise DataError(
+            f"{error}. Connect to the network, or set TFDS_DATA_DIR to a folder where {name} is prepared "
+            '(see data/README.md), or use data="sample"'
+        ) from None
 
 
 def read(folder, split, keys):
-    """Arrays of one split of a prepared dataset, every record's checksum and their number verified.
-
-    Args:
-        folder: a prepared TFDS folder, such as `.../mnist/3.0.1`.
-        split: `"train"`, `"test"`, ...
-        keys: names of the features.
-
-    Returns:
-        A tuple of arrays, one per key, examples first.
+    """Arrays of the features `keys` of one split of a prepared TFDS folder, such as `.../mnist/3.0.1`.
 
     Raises:
         DataError: the files disagree with their checksums or with the number of examples on record.
     """
-    import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    advice = f"Delete the folder {folder} and run again to download it anew, or put back a good copy"
     try:
         builder = tfds.builder_from_directory(folder)
         expected = builder.info.splits[split].num_examples
         examples = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
-    except (tf.errors.OpError, AssertionError, KeyError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0][:200]
-        raise DataError(f"the {split} split in {folder} is damaged ({type(error).__name__}: {first}). {advice}") from None
-    found = len(examples[keys[0]])
-    if found != expected:
-        raise DataError(f"the {split} split in {folder} has {found:,} examples, not {expected:,}. {advice}")
-    return tuple(examples[key] for key in keys)
+        if len(examples[keys[0]]) != expected:
+            raise ValueError(f"{len(examples[keys[0]]):,} examples, not {expected:,}")
+        return tuple(examples[key] for key in keys)
+    except Exception as error:  # a damaged file makes TFDS and TensorFlow raise errors of many kinds
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise DataError(
+            f"the {split} split in {folder} is damaged ({type(error).__name__}: {first}). "
+            f"Delete the folder {folder} and run again to download it anew, or put back a good copy"
+        ) from None
 
 
 def answers(url, seconds=PROBE_SECONDS):
-    """Whether the server of `url` sends any answer within `seconds`, name lookup included."""
+    """Whether the server of `url` has the file and says so within `seconds`, name lookup included."""
     heard = []
 
     def ask():
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
-        except urllib.error.HTTPError:
-            pass  # an error page is an answer too
-        except (OSError, ValueError):
-            return
-        heard.append(True)
+        with contextlib.suppress(Exception):
+            urllib.request.urlopen(url, timeout=seconds).close()
+            heard.append(True)
 
-    # A name lookup cannot be given a time limit, so the thread is left behind when it hangs.
-    asking = threading.Thread(target=ask, daemon=True)
+    asking = threading.Thread(target=ask, daemon=True)  # a name lookup that hangs cannot be stopped, only left
     asking.start()
     asking.join(seconds)
     return bool(heard)
 
 
 def download(name, limit=1800):
-    """Download and prepare a dataset with TFDS, which verifies checksums; nothing half-written is left.
+    """Download a dataset with TFDS, which verifies checksums, and return its folder; nothing half-made is left.
 
-    The work is done by a child process in a folder of its own, moved into place when complete.
-
-    Args:
-        name: as TFDS names it, such as `"mnist"`.
-        limit: seconds for all of it; a download that stands still for `STALL_SECONDS` is stopped earlier.
-
-    Returns:
-        The prepared folder.
+    A child process works in a folder of its own, which is moved into place when complete. The child is stopped
+    after `limit` seconds, or when it stands still for `STALL_SECONDS`.
 
     Raises:
-        DataError: no answer, not complete in time, or a checksum that does not agree.
+        DataError: no answer, not complete in time, no room, or a checksum that does not agree.
     """
     url, size = SOURCES[name]
     target = data_dir()
+    part = target / ".part"
     if not answers(url):
         raise DataError(f"{name} is not prepared in {target} and {url.split('/')[2]} does not answer")
     try:
         target.mkdir(parents=True, exist_ok=True)
         with FileLock(target / ".download.lock", timeout=limit):
-            return prepared(name) or _fetch(name, target, size, limit)
+            if prepared(name):  # by the process that we waited for
+                return prepared(name)
+            shutil.rmtree(part, ignore_errors=True)  # what a killed download left
+            part.mkdir()
+            try:
+                made = _fetch(name, part, size, limit)
+                final = target / made.relative_to(part)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                return made.rename(final)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise DataError(f"{name} cannot be stored in {target}: {error}") from None
 
 
-def _fetch(name, target, size, limit):
+def _fetch(name, part, size, limit):
+    """Prepare a dataset in the folder `part`, with a progress bar, and return its folder there."""
     from tqdm.auto import tqdm
 
-    part = target / ".part"
-    shutil.rmtree(part, ignore_errors=True)  # what a killed download left
-    part.mkdir()
-    code = "import sys, tensorflow_datasets as tfds; tfds.builder(sys.argv[1], data_dir=sys.argv[2]).download_and_prepare()"
+    code = "import sys, tensorflow_datasets as t; t.builder(sys.argv[1], data_dir=sys.argv[2]).download_and_prepare()"
     begun = moved = time.monotonic()
-    seen = 0
-    try:
-        with (
-            open(part / "log", "wb") as log,
-            subprocess.Popen([sys.executable, "-c", code, name, str(part)], stdout=log, stderr=log) as child,
-            tqdm(total=size, desc=f"downloading {name}", unit="B", unit_scale=True, leave=False) as bar,
-        ):
-            while child.poll() is None:
+    done, stopped = (0, 0), False  # bytes on disk, seconds of work
+    with tempfile.TemporaryFile() as log, tqdm(total=size, desc=name, unit="B", unit_scale=True, leave=False) as bar:
+        child = subprocess.Popen([sys.executable, "-c", code, name, str(part)], stdout=log, stderr=log)
+        try:
+            while child.poll() is None and not stopped:
                 time.sleep(0.2)
                 now = time.monotonic()
-                held = sum(f.stat().st_size for f in part.rglob("*") if f.is_file() and f.name != "log")
-                if held > seen:
+                with contextlib.suppress(OSError, psutil.Error):  # TFDS moves files while we count
+                    held = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+                    if done != (done := (held, int(psutil.Process(child.pid).cpu_times().user))):
+                        moved = now
                     bar.update(min(held, size) - bar.n)
-                    seen, moved = held, now
-                if now - moved > STALL_SECONDS or now - begun > limit:
-                    child.kill()
-        made = sorted((part / name).glob("*/dataset_info.json"))
-        if child.returncode or not made:
-            last = (part / "log").read_text(errors="replace").strip().splitlines()[-1:] or ["no message"]
-            why = last[0][:200] if child.returncode and child.returncode > 0 else f"no progress after {seen:,} bytes"
-            raise DataError(f"the download of {name} did not succeed ({why})")
-        final = target / made[-1].parent.relative_to(part)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        return made[-1].parent.rename(final)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+                stopped = now - moved > STALL_SECONDS or now - begun > limit
+        finally:
+            child.kill()
+            child.wait()
+        log.seek(0)
+        errors = [line for line in log.read().decode(errors="replace").splitlines() if "Error" in line]
+    if stopped:
+        raise DataError(f"the download of {name} stood still or was too slow, and was stopped at {done[0]:,} bytes")
+    if child.returncode:
+        raise DataError(f"the download of {name} did not succeed ({''.join(errors[-1:])[:300]})")
+    return prepared(name, part)
 
 
 def _sample_digits():
@@ -229,4 +209,4 @@ def _sample_digits():
     large = zoom(digits.images / 16 * 255, (1, 2.5, 2.5), order=1, grid_mode=True, mode="nearest")
     x = np.pad(np.clip(np.rint(large), 0, 255).astype("uint8"), ((0, 0), (4, 4), (4, 4)))
     y = digits.target.astype("int32")
-    return x[:1500], y[:1500], x[1500:], y[1500:]
+    return Images(x[:1500], y[:1500], x[1500:], y[1500:], "sample")

@@ -32,32 +32,29 @@ def set_style():
     )
 
 
-def _bundle(figure, alt):
-    """The figure as PNG, and as HTML, because JupyterLab drops the alternative text of a bare PNG."""
-    buffer, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    image = Image.open(buffer).convert("RGB")
-    image.quantize(128, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
-    png = base64.b64encode(small.getvalue()).decode()
-    tag = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}" style="max-width: 100%">'
-    return {"image/png": png, "text/html": tag, "text/plain": alt}, {"image/png": {"alt": alt}}
-
-
-def show(figure, alt):
+def show(figure, alt, send=None):
     """Display a matplotlib figure once, with a text for those who cannot see it, and close it.
 
     Args:
         figure: a matplotlib `Figure`.
         alt: what the figure shows, in a sentence or two.
+        send: where to display it, if not in a place of its own (see `LivePlot`).
 
     Raises:
         ValueError: `alt` is empty.
     """
     if not alt.strip():
-        raise ValueError("show() needs `alt`: a sentence that says what the figure shows")
-    data, metadata = _bundle(figure, alt)
+        raise ValueError("a figure needs `alt`: a sentence that says what it shows")
+    buffer, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
-    DisplayHandle().display(data, raw=True, metadata=metadata)
+    image = Image.open(buffer).convert("RGB")
+    image.quantize(128, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    png = base64.b64encode(small.getvalue()).decode()
+    # As HTML too, because JupyterLab drops the alternative text of a bare PNG.
+    tag = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}" style="max-width: 100%">'
+    bundle = {"image/png": png, "text/html": tag, "text/plain": alt}
+    (send or DisplayHandle().display)(bundle, raw=True, metadata={"image/png": {"alt": alt}})
 
 
 class LivePlot(keras.callbacks.Callback):
@@ -71,7 +68,8 @@ class LivePlot(keras.callbacks.Callback):
         """`alt`: alternative text of the final figure. `every`: seconds between redraws."""
         super().__init__()
         self.alt, self.every = alt, every
-        self.history, self._handle, self._drawn = {}, DisplayHandle(), None
+        self.history, self._drawn = {}, None
+        self._handle = DisplayHandle()
 
     def add(self, **metrics):
         for name, value in metrics.items():
@@ -89,16 +87,12 @@ class LivePlot(keras.callbacks.Callback):
                     panel.plot(range(1, len(values) + 1), values, marker="." if len(values) < 30 else "", label=label)
             panel.set(xlabel="epoch", ylabel=name.replace("_", " "))
             panel.legend()
-        data, metadata = _bundle(figure, self.alt)
-        plt.close(figure)
-        update = self._drawn is not None
-        self._handle.display(data, raw=True, metadata=metadata) if not update else self._handle.update(
-            data, raw=True, metadata=metadata
-        )
+        show(figure, self.alt, self._handle.update if self._drawn else self._handle.display)
         self._drawn = time.monotonic()
 
     def close(self):
-        self._draw()
+        if self.history:
+            self._draw()
 
     def on_epoch_end(self, epoch, logs=None):
         self.add(**(logs or {}))

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
@@ -55,28 +55,32 @@ def parameters_of(notebook):
 
 def read_profiles():
     """`profiles.yml`: profile, notebook, parameter to value; the default profile changes nothing."""
-    profiles = yaml.safe_load((NOTEBOOKS / "profiles.yml").read_text(encoding="utf-8"))
-    return {"default": {}, **{name: values or {} for name, values in profiles.items()}}
+    return {"default": {}, **yaml.safe_load((NOTEBOOKS / "profiles.yml").read_text(encoding="utf-8"))}
 
 
 def parameters_for(path, profile, data=None, settings=None):
     """The parameters to run a notebook with: its profile's values, the data tier, then `settings`.
 
     Raises:
-        UsageError: an unknown profile, or a parameter that the notebook does not have.
+        UsageError: an unknown profile, a parameter that the notebook does not have, or text for a number.
     """
     profiles, settings = read_profiles(), settings or {}
     if profile not in profiles:
         raise UsageError(f"no profile {profile!r}; there are: {', '.join(profiles)}")
     known = parameters_of(nbformat.read(path, as_version=4))
-    values = {"profile": profile, **profiles[profile].get(path.stem, {}), **settings}
+    values = {"profile": profile, **((profiles[profile] or {}).get(path.stem) or {}), **settings}
     if set(settings) - ALWAYS:
         values["profile"] = "custom"  # the bands hold for the profile's own values only
     if data and "data" in known:
         values["data"] = data
-    for name in values:
+    for name, value in values.items():
         if name not in known:
             raise UsageError(f"{path.stem} has no parameter {name!r}; it has: {', '.join(known)}")
+        if isinstance(value, str) and isinstance(known[name], int | float):
+            try:
+                values[name] = float(value)  # YAML reads 1e-3 as text
+            except ValueError:
+                raise UsageError(f"{path.stem} takes a number for {name!r}, not {value!r}") from None
     return values
 
 
@@ -99,40 +103,32 @@ def fingerprint(path, values):
 
 
 def record_of(path):
-    """What an executed notebook says of its own run, or None."""
-    try:
-        return nbformat.read(path, as_version=4).metadata.get("course")
-    except (OSError, ValueError, AttributeError, nbformat.reader.NotJSONError):
-        return None
+    """What an executed notebook says of its own run; empty where there is none."""
+    with suppress(OSError, ValueError, AttributeError):
+        return nbformat.read(path, as_version=4).metadata.get("course", {})
+    return {}
 
 
 def results_of(notebook):
     """(data tier, {metric: value}) that `load_images` and `expect` left in the outputs."""
-    notes = [
-        output.metadata["course"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "course" in output.get("metadata", {})
-    ]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    notes = [output.get("metadata", {}).get("course", {}) for output in outputs]
     tiers = [note["tier"] for note in notes if "tier" in note]
     return (tiers or ["none"])[-1], {note["metric"]: note["value"] for note in notes if "metric" in note}
 
 
 @contextmanager
 def _peak_memory():
-    """A list whose last item is the peak resident memory of our child processes in MB."""
+    """A list whose only item is the peak resident memory of our child processes in MB."""
     peak, done = [0.0], threading.Event()
 
     def watch():
-        me = psutil.Process()
         while not done.wait(0.2):
             held = 0
-            for child in me.children(recursive=True):
-                try:
-                    held += child.memory_info().rss
-                except psutil.Error:
-                    pass  # it has just ended
-            peak.append(max(peak.pop(), held / 2**20))
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):  # it has just ended
+                    held += child.memory_info().rss / 2**20
+            peak[0] = max(peak[0], held)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -151,25 +147,22 @@ def run_notebook(path, folder, values, label):
     part, final, failed = folder / f".{name}.part.ipynb", folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb"
     for old in (part, final, failed):
         old.unlink(missing_ok=True)
-    record = {"name": name, "status": "ok", "seconds": 0.0, "peak_memory_mb": 0, "data": "none", "results": {}}
-    record["parameters"], record["fingerprint"] = values, fingerprint(path, values)
+    record = {"name": name, "status": "ok", "parameters": values, "fingerprint": fingerprint(path, values)}
     begun = time.monotonic()
+    bar = {"desc": label, "leave": False}
     with _peak_memory() as peak:
         try:
-            papermill.execute_notebook(
-                path, part, values, kernel_name="python3", cwd=NOTEBOOKS, progress_bar={"desc": label, "leave": False}
-            )
+            papermill.execute_notebook(path, part, values, kernel_name="python3", cwd=NOTEBOOKS, progress_bar=bar)
         except papermill.PapermillExecutionError as error:
             record.update(status="failed", error=f"cell {error.cell_index}: {error.ename}: {error.evalue}")
-        except (OSError, RuntimeError) as error:  # the disk is full, the kernel died or did not start
+        except RuntimeError as error:  # the kernel died or did not start
             record.update(status="failed", error=f"{type(error).__name__}: {error}")
-    record.update(seconds=round(time.monotonic() - begun, 1), peak_memory_mb=round(peak[-1]))
-    if part.exists():
-        notebook = nbformat.read(part, as_version=4)
-        record["data"], record["results"] = results_of(notebook)
-        notebook.metadata["course"] = record
-        nbformat.write(notebook, part)
-        part.replace(final if record["status"] == "ok" else failed)
+    record.update(seconds=round(time.monotonic() - begun, 1), peak_memory_mb=round(peak[0]))
+    notebook = nbformat.read(part if part.exists() else path, as_version=4)
+    record["data"], record["results"] = results_of(notebook)
+    notebook.metadata["course"] = record
+    nbformat.write(notebook, part)
+    part.replace(final if record["status"] == "ok" else failed)
     return record
 
 
@@ -177,31 +170,25 @@ def run(paths, profile, data=None, settings=None, folder=None):
     """Run notebooks one after the other, going on after a failure; returns their records and writes the report."""
     folder = folder or RUNS / profile
     jobs = [(path, parameters_for(path, profile, data, settings)) for path in paths]
+    records, report = [], folder / "report.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
+        with FileLock(folder / ".lock", timeout=0):
+            for old in [*folder.glob(".*.part*"), report]:  # what a killed run left
+                old.unlink(missing_ok=True)
+            for number, (path, values) in enumerate(jobs, 1):
+                record = record_of(folder / path.name)
+                if record.get("fingerprint") == fingerprint(path, values):
+                    records.append({**record, "cached": True})
+                else:
+                    records.append(run_notebook(path, folder, values, f"{number}/{len(jobs)} {path.stem}"))
+            part = folder / ".report.part"
+            part.write_text(json.dumps({"profile": profile, "notebooks": records}, indent=1) + "\n", encoding="utf-8")
+            part.replace(report)
     except Timeout:
         raise UsageError(f"another run is at work in {folder}; wait for it, or use another profile") from None
     except OSError as error:
         raise UsageError(f"cannot write to {folder} ({error.strerror}); free some space or copy the course") from None
-    records = []
-    try:
-        for old in [*folder.glob(".*.part.ipynb"), folder / "report.json"]:
-            old.unlink(missing_ok=True)
-        for number, (path, values) in enumerate(jobs, 1):
-            record = record_of(folder / path.name)
-            if record and record["fingerprint"] == fingerprint(path, values):
-                records.append({**record, "cached": True})
-            else:
-                records.append(run_notebook(path, folder, values, f"{number}/{len(jobs)} {path.stem}"))
-        part = folder / ".report.part"
-        part.write_text(json.dumps({"profile": profile, "notebooks": records}, indent=1) + "\n", encoding="utf-8")
-        part.replace(folder / "report.json")
-    finally:
-        for old in folder.glob(".*.part.ipynb"):
-            old.unlink(missing_ok=True)
-        lock.release()
     return records
 
 
@@ -218,30 +205,35 @@ def table(records):
     return "\n".join(lines + [f"{record['name']}: {record['error']}" for record in records if "error" in record])
 
 
+def setting(text):
+    """(name, value) of the command line's `name=value`."""
+    name, value = text.split("=", 1)
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name, value
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m helpers.run", description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", help="numbers or names; all without any")
     parser.add_argument("--profile", default="default", help="smoke, default or full (notebooks/profiles.yml)")
     parser.add_argument("--data", choices=("auto", "full", "sample"), help="the data tier")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; repeatable")
+    parser.add_argument("--set", type=setting, action="append", metavar="NAME=VALUE", help="a parameter; repeatable")
     options = parser.parse_args(arguments)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, whatever else is installed
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        wrong = [text for text in options.set if "=" not in text]
-        if wrong:
-            raise UsageError(f"--set takes NAME=VALUE, not {wrong[0]!r}")
-        settings = {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in options.set)}
-        records = run(find_notebooks(options.notebooks), options.profile, options.data, settings)
+        records = run(find_notebooks(options.notebooks), options.profile, options.data, dict(options.set or []))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the notebook at work was not kept; finished ones are, and are skipped next time", file=sys.stderr)
+        print("interrupted: what is finished is kept and skipped next time", file=sys.stderr)
         return 130
     print(table(records))
-    print(f"executed notebooks and report.json: {(RUNS / options.profile).relative_to(ROOT)}")
+    print(f"executed notebooks and report.json: {os.path.relpath(RUNS / options.profile)}")
     return int(any(record["status"] != "ok" for record in records))
 
 

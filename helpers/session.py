@@ -26,7 +26,6 @@ def start(notebook, seed, profile="default"):
         profile: the profile of `profiles.yml` that the parameters belong to, or `"custom"`.
     """
     import keras
-
     from helpers import figures
 
     current.notebook, current.profile, current.tier = notebook, profile, "none"

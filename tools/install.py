@@ -58,8 +58,8 @@ def lock_this_process():
 def wanted(gpu):
     """The lock files to install, and the line that `.venv/ready` must hold for them."""
     files = ["requirements.txt"] + (["requirements-gpu.txt"] if gpu else [])
-    sums = [hashlib.sha256(open(os.path.join(ROOT, name), "rb").read()).hexdigest() for name in files]
-    return files, " ".join(sums)
+    parts = [os.fsencode(ROOT)] + [open(os.path.join(ROOT, name), "rb").read() for name in files]
+    return files, " ".join(hashlib.sha256(part).hexdigest() for part in parts)
 
 
 def is_ready(stamp):
@@ -100,7 +100,7 @@ def main():
     lock = lock_this_process()
     if is_ready(stamp):  # the installation that we waited for made it
         return
-    if not os.path.exists(READY):
+    if not (os.path.exists(READY) and os.path.exists(PYTHON)):
         make_venv(python)
     else:
         os.remove(READY)
