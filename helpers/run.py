@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "build" / "runs"
+QUIET = ["--IPKernelApp.log_level=ERROR"]  # else each kernel warns that it talks over TCP on this machine
 ALWAYS = {"seed", "data"}  # parameters that keep the profile, and so its bands
 
 
@@ -152,7 +153,9 @@ def run_notebook(path, folder, values, label):
     bar = {"desc": label, "leave": False}
     with _peak_memory() as peak:
         try:
-            papermill.execute_notebook(path, part, values, kernel_name="python3", cwd=NOTEBOOKS, progress_bar=bar)
+            papermill.execute_notebook(
+                path, part, values, kernel_name="python3", cwd=NOTEBOOKS, progress_bar=bar, extra_arguments=QUIET
+            )
         except papermill.PapermillExecutionError as error:
             record.update(status="failed", error=f"cell {error.cell_index}: {error.ename}: {error.evalue}")
         except RuntimeError as error:  # the kernel died or did not start
