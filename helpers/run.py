@@ -200,7 +200,7 @@ def table(records):
     rows = [("notebook", "status", "minutes", "memory", "data", "first result")]
     for record in records:
         status = "up to date" if record.get("cached") else record["status"]
-        result = next((f"{name} {value:.4g}" for name, value in record["results"].items()), "")
+        result = next((f"{name} {value:.4g}" for name, value in record["results"].items() if value is not None), "")
         memory = f"{record['peak_memory_mb'] / 1024:.1f} GB"
         rows.append((record["name"], status, f"{record['seconds'] / 60:.1f}", memory, record["data"], result))
     widths = [max(map(len, column)) for column in zip(*rows)]

@@ -76,7 +76,7 @@ def expect(metric, value):
         text += f" (no band to compare with: {where})"
     else:
         text += f", {'inside' if inside else 'outside'} {band['low']:.4g} to {band['high']:.4g} ({where})"
-    note(text, metric=metric, value=value)
+    note(text, metric=metric, value=value if math.isfinite(value) else None)  # JSON has no NaN
     if not inside:
         raise AssertionError(
             f"{text}. The band was measured over several seeds. If you changed a parameter, "

@@ -4,6 +4,7 @@
 tags and ids stay as they are, so that this changes outputs only.
 """
 
+import base64
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from helpers import run
 
 COST = re.compile(r"<!-- cost -->.*?<!-- /cost -->", re.S)
+PICTURE = ("01_mnist_mlp.ipynb", "The test images that the model got wrong")  # the figure that README.md shows
 TABLE = re.compile(r"<!-- table -->.*?<!-- /table -->", re.S)
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -40,7 +42,8 @@ def store(path, record):
     executed = nbformat.read(run.RUNS / "default" / path.name, as_version=4)
     done = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     notebook = nbformat.read(path, as_version=4)
-    assert [cell.source for cell in done] == [cell.source for cell in notebook.cells], f"{path.name} changed meanwhile"
+    if [cell.source for cell in done] != [cell.source for cell in notebook.cells]:
+        raise SystemExit(f"error: {path.name} changed while it ran; its outputs are not stored")
     number = 0
     for cell, ran in zip(notebook.cells, done):
         if cell.cell_type == "markdown":
@@ -83,6 +86,15 @@ def update_readme(records):
     readme.write_text(TABLE.sub(lambda _: table, text), encoding="utf-8")
 
 
+def store_picture():
+    """Write README.md's picture from the stored outputs of the notebook that draws it."""
+    name, begins = PICTURE
+    notebook = nbformat.read(run.NOTEBOOKS / name, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    [figure] = [output.data for output in outputs if output.get("data", {}).get("text/plain", "").startswith(begins)]
+    (run.ROOT / "data" / "readme.png").write_bytes(base64.b64decode(figure["image/png"]))
+
+
 def main():
     os.environ["PYTHONPATH"] = str(run.ROOT)
     paths = run.find_notebooks(sys.argv[1:])
@@ -92,6 +104,7 @@ def main():
     for path, record in good:
         store(path, record)
     update_readme(good)
+    store_picture()
     sys.exit(int(len(good) < len(paths)))
 
 
