@@ -8,7 +8,7 @@ SIDE, PEN = 280, 24  # pixels of the pad and of the pen
 
 
 def rasterise(strokes):
-    """Draw strokes and prepare them as MNIST's digits were: 20×20 pixels, centre of mass in the middle of 28×28.
+    """Draw strokes and prepare them as MNIST's digits were: 20×20 pixels, centre of mass at (14, 14) of 28×28.
 
     Args:
         strokes: list of strokes, each a list of (x, y) in pixels of the pad, y downwards.
@@ -35,7 +35,7 @@ def rasterise(strokes):
     digit = digit.resize([max(1, round(side * scale)) for side in digit.size], Image.Resampling.BOX)
     image = np.zeros((28, 28))
     image[4 : 4 + digit.height, 4 : 4 + digit.width] = np.asarray(digit)
-    move = np.round(13.5 - np.array(center_of_mass(image)))
+    move = np.round(14 - np.array(center_of_mass(image)))
     return shift(image, move, order=0).astype("uint8")
 
 
