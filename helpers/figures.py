@@ -46,10 +46,10 @@ def show(figure, alt, send=None):
     if not alt.strip():
         raise ValueError("a figure needs `alt`: a sentence that says what it shows")
     buffer, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=100)
     plt.close(figure)
     image = Image.open(buffer).convert("RGB")
-    image.quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    image.quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     png = base64.b64encode(small.getvalue()).decode()
     # As HTML too, because JupyterLab drops the alternative text of a bare PNG.
     tag = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}" style="max-width: 100%">'
