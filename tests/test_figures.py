@@ -70,7 +70,7 @@ def test_show_sends_png_and_html_with_the_text_escaped_and_closes(sent):
     assert 'alt="loss &lt; 1 &amp; &quot;falling&quot;"' in data["text/html"]
     assert data["image/png"] in data["text/html"]
     assert metadata == {"image/png": {"alt": 'loss < 1 & "falling"'}}
-    assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (440, 330)  # 110 pixels per inch
+    assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (400, 300)  # 100 pixels per inch
     assert plt.get_fignums() == []
 
 
