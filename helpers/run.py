@@ -197,10 +197,11 @@ def run(paths, profile, data=None, settings=None, folder=None):
 
 def table(records):
     """The records as a text table."""
-    rows = [("notebook", "status", "minutes", "memory", "data", "first result")]
+    rows = [("notebook", "status", "minutes", "memory", "data", "headline result")]
     for record in records:
         status = "up to date" if record.get("cached") else record["status"]
-        result = next((f"{name} {value:.4g}" for name, value in record["results"].items() if value is not None), "")
+        found = [f"{name} {value:.4g}" for name, value in record["results"].items() if value is not None]
+        result = (found or [""])[-1]  # a notebook ends with its main result
         memory = f"{record['peak_memory_mb'] / 1024:.1f} GB"
         rows.append((record["name"], status, f"{record['seconds'] / 60:.1f}", memory, record["data"], result))
     widths = [max(map(len, column)) for column in zip(*rows)]

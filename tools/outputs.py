@@ -69,7 +69,7 @@ def title_of(path):
 
 def readme_row(path, record):
     """One line of README's table of notebooks."""
-    [(metric, value)] = list(record["results"].items())[:1] or [("", None)]
+    [(metric, value)] = list(record["results"].items())[-1:] or [("", None)]
     result = f"{metric} {value:.4f}" if value is not None else "every formula agrees with its check"
     minutes, memory = f"{record['seconds'] / 60:.1f}", f"{record['peak_memory_mb'] / 1024:.1f}"
     return f"| [{title_of(path)}](notebooks/{path.name}) | {minutes} | {memory} | {result} |"
@@ -81,7 +81,7 @@ def update_readme(records):
     rows = {name: line for line, name in re.findall(r"^(\| \[[^\]]*\]\(notebooks/([^)]+)\).*)$", text, re.M)}
     for path, record in records:
         rows[path.name] = readme_row(path, record)
-    head = "| notebook | minutes | memory (GB) | first result |\n|---|---|---|---|\n"
+    head = "| notebook | minutes | memory (GB) | headline result |\n|---|---|---|---|\n"
     table = "<!-- table -->\n" + head + "\n".join(rows[name] for name in sorted(rows)) + "\n<!-- /table -->"
     readme.write_text(TABLE.sub(lambda _: table, text), encoding="utf-8")
 
