@@ -163,6 +163,7 @@ def run_notebook(path, folder, values, label):
     record.update(seconds=round(time.monotonic() - begun, 1), peak_memory_mb=round(peak[0]))
     notebook = nbformat.read(part if part.exists() else path, as_version=4)
     record["data"], record["results"] = results_of(notebook)
+    record["headline"] = next(reversed(record["results"]), None)  # a notebook ends with its main result
     notebook.metadata["course"] = record
     nbformat.write(notebook, part)
     part.replace(final if record["status"] == "ok" else failed)
@@ -200,8 +201,8 @@ def table(records):
     rows = [("notebook", "status", "minutes", "memory", "data", "headline result")]
     for record in records:
         status = "up to date" if record.get("cached") else record["status"]
-        found = [f"{name} {value:.4g}" for name, value in record["results"].items() if value is not None]
-        result = (found or [""])[-1]  # a notebook ends with its main result
+        value = record["results"].get(record["headline"])
+        result = "" if value is None else f"{record['headline']} {value:.4g}"
         memory = f"{record['peak_memory_mb'] / 1024:.1f} GB"
         rows.append((record["name"], status, f"{record['seconds'] / 60:.1f}", memory, record["data"], result))
     widths = [max(map(len, column)) for column in zip(*rows)]

@@ -43,7 +43,12 @@ def course(tmp_path, monkeypatch):
     executed = v4.new_notebook(cells=[cells[0], injected, v4.new_code_cell("1 + 1", outputs=[result])])
     nbformat.write(executed, tmp_path / "runs" / "default" / path.name)
     (tmp_path / "README.md").write_text("a <!-- table -->\n<!-- /table --> b", encoding="utf-8")
-    record = {"seconds": 90.0, "peak_memory_mb": 1536, "results": {"test accuracy": 0.98765}}
+    record = {
+        "seconds": 90.0,
+        "peak_memory_mb": 1536,
+        "results": {"test accuracy": 0.98765},
+        "headline": "test accuracy",
+    }
     return path, record
 
 

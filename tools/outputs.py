@@ -69,8 +69,8 @@ def title_of(path):
 
 def readme_row(path, record):
     """One line of README's table of notebooks."""
-    [(metric, value)] = list(record["results"].items())[-1:] or [("", None)]
-    result = f"{metric} {value:.4f}" if value is not None else "every formula agrees with its check"
+    value = record["results"].get(record["headline"])
+    result = "every formula agrees with its check" if value is None else f"{record['headline']} {value:.4f}"
     minutes, memory = f"{record['seconds'] / 60:.1f}", f"{record['peak_memory_mb'] / 1024:.1f}"
     return f"| [{title_of(path)}](notebooks/{path.name}) | {minutes} | {memory} | {result} |"
 
