@@ -24,6 +24,7 @@ def test_a_band_follows_the_stated_rule():
 
 def test_a_band_is_never_narrower_than_its_floor_and_an_accuracy_stays_below_one():
     assert bands.band_of("loss", [5, 5, 5]) == (4.99, 5.01)
+    assert bands.band_of("loss", [5, 5, 5], "sample") == (4.9, 5.1)
     assert bands.band_of("test accuracy", [0.999, 1.0, 0.998])[1] == 1.0
 
 
