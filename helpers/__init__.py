@@ -20,8 +20,21 @@ def _import_keras_quietly():
 if "helpers.run" not in sys.orig_argv:  # the runner works in kernels, and itself starts at once without Keras
     _import_keras_quietly()
 
-    from helpers.data import DataError, Images, load_images
+    from helpers.data import DataError, Images, Texts, load_captions, load_images, load_imdb, load_sst2
     from helpers.figures import LivePlot, show
     from helpers.session import attempt, expect, start
 
-__all__ = ["DataError", "Images", "LivePlot", "attempt", "expect", "load_images", "show", "start"]
+__all__ = [
+    "DataError",
+    "Images",
+    "LivePlot",
+    "Texts",
+    "attempt",
+    "expect",
+    "load_captions",
+    "load_images",
+    "load_imdb",
+    "load_sst2",
+    "show",
+    "start",
+]

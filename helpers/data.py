@@ -20,8 +20,12 @@ from helpers import session
 PROBE_SECONDS = 3  # how long a server may take to answer before we call it unreachable
 STALL_SECONDS = 60  # how long a download may stand still before it is stopped
 
+SAMPLES = session.ROOT / "data" / "samples"
+
 SOURCES = {  # what TFDS downloads: one address to ask whether its server answers, and the bytes in all
     "mnist": ("https://storage.googleapis.com/cvdf-datasets/mnist/t10k-labels-idx1-ubyte.gz", 11_594_722),
+    "glue/sst2": ("https://dl.fbaipublicfiles.com/glue/data/SST-2.zip", 7_439_277),
+    "imdb_reviews/plain_text": ("https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz", 84_125_825),
 }
 
 
@@ -36,6 +40,17 @@ class Images(NamedTuple):
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    tier: str
+
+
+class Texts(NamedTuple):
+    """Lists of texts, and labels, int32 (N,): 1 favourable, 0 unfavourable. `unlabelled` may be empty."""
+
+    x_train: list
+    y_train: np.ndarray
+    x_test: list
+    y_test: np.ndarray
+    unlabelled: list
     tier: str
 
 
@@ -79,11 +94,96 @@ def load_images(data="auto"):
     return images
 
 
-def _locate(name, data):
-    """(folder, None) of the full dataset, or (None, why the sample is used)."""
+def load_sst2(data="auto"):
+    """Sentences of film reviews with their sentiment: SST-2 (Socher et al., 2013; GLUE: Wang et al., 2019).
+
+    The test labels of GLUE are not public: as usual, its validation split is what `x_test` holds. The sample is
+    `data/samples/reviews.tsv`, written for this course. Arguments, errors: as `load_images`. Returns `Texts`.
+    """
+    return _load_reviews("glue/sst2", "SST-2", "sentence", ("train", "validation"), data)
+
+
+def load_imdb(data="auto"):
+    """Film reviews of several sentences, half of them without label: IMDB (Maas et al., 2011).
+
+    The sample, arguments and errors are those of `load_sst2`. Returns `Texts`.
+    """
+    return _load_reviews("imdb_reviews/plain_text", "IMDB", "text", ("train", "test", "unsupervised"), data)
+
+
+def _load_reviews(name, title, key, splits, data):
+    folder, reason = _locate(name, data)
+    if folder:
+        parts = [read(folder, split, (key, "label")) for split in splits]
+        texts = [[text.decode().replace("<br />", " ").strip() for text in part[0]] for part in parts]
+        labels = [part[1].astype("int32") for part in parts]
+        found = Texts(texts[0], labels[0], texts[1], labels[1], texts[2] if len(texts) > 2 else [], "full")
+        source = f"{title} (full)"
+    else:
+        lines = (SAMPLES / "reviews.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        rows = {"train": [], "test": []}
+        for split, label, text in (line.split("\t") for line in lines):
+            rows[split].append((text, int(label)))
+        (x_train, y_train), (x_test, y_test) = (zip(*rows[split]) for split in ("train", "test"))
+        found = Texts(list(x_train), np.int32(y_train), list(x_test), np.int32(y_test), [], "sample")
+        source = f"the course's own review sentences (sample), because {reason}. Fewer texts: expect lower accuracy"
+    session.current.tier = found.tier
+    sizes = f"{len(found.x_train):,} training and {len(found.x_test):,} test texts"
+    more = f", and {len(found.unlabelled):,} without label" if found.unlabelled else ""
+    session.note(f"Data: {source}. {sizes}{more}.", tier=found.tier)
+    return found
+
+
+def load_captions(data="auto"):
+    """One-line image captions, lower case: COCO's as selected by Texygen (Lin et al., 2014; Zhu et al., 2018).
+
+    Full means the files `train.txt` and `test.txt` in the folder `coco_captions` beside the prepared datasets; they
+    are not downloaded. The sample is `data/samples/captions.txt`, written for this course, its last tenth for testing.
+
+    Returns:
+        (training captions, test captions), two lists of str. Arguments and errors: as `load_images`.
+    """
+    folder = data_dir() / "coco_captions"
+    files = [folder / "train.txt", folder / "test.txt"]
+    missing = "the sample was asked for" if _valid_tier(data) == "sample" else None
+    if not missing and not all(file.is_file() for file in files):
+        missing = f"{folder} has no train.txt and test.txt"
+        if data == "full":
+            raise DataError(f'{missing}. Put the captions there, one a line (see data/README.md), or use data="sample"')
+    if missing:
+        lines = _lines(SAMPLES / "captions.txt")
+        train, test = lines[: -len(lines) // 10], lines[-len(lines) // 10 :]
+        source = f"the course's own captions (sample), because {missing}"
+    else:
+        train, test = (_lines(file) for file in files)
+        source = "COCO captions (full)"
+    session.current.tier = "sample" if missing else "full"
+    text = f"Data: {source}. {len(train):,} training and {len(test):,} test captions."
+    session.note(text, tier=session.current.tier)
+    return train, test
+
+
+def _lines(file):
+    """The lines of a text file, without blank ones, spaces at the ends or doubled."""
+    try:
+        lines = [" ".join(line.split()) for line in file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError:
+        raise DataError(f"{file} is damaged: it is not text in UTF-8. Put back a good copy") from None
+    lines = [line for line in lines if line]
+    if len(lines) < 100:
+        raise DataError(f"{file} is damaged: it has {len(lines)} lines. Put back a good copy")
+    return lines
+
+
+def _valid_tier(data):
     if data not in ("auto", "full", "sample"):
         raise ValueError(f'data={data!r} is not a tier; choose "auto", "full" or "sample"')
-    if data == "sample":
+    return data
+
+
+def _locate(name, data):
+    """(folder, None) of the full dataset, or (None, why the sample is used)."""
+    if _valid_tier(data) == "sample":
         return None, "the sample was asked for"
     try:
         return prepared(name) or download(name), None

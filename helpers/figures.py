@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from IPython.display import DisplayHandle
 from PIL import Image
 
+DRAWING_SHARE = 0.05  # of the training time, that `LivePlot` may take
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito, 2008
 
 
@@ -64,20 +65,21 @@ class LivePlot(keras.callbacks.Callback):
     at the end. A metric `m` and its `val_m` share one panel. `history` maps each metric to its values.
     """
 
-    def __init__(self, alt, every=1.0):
-        """`alt`: alternative text of the final figure. `every`: seconds between redraws."""
+    def __init__(self, alt):
+        """`alt`: alternative text of the final figure."""
         super().__init__()
-        self.alt, self.every = alt, every
-        self.history, self._drawn = {}, None
+        self.alt = alt
+        self.history, self._drawn, self._cost = {}, None, 0.0
         self._handle = DisplayHandle()
 
     def add(self, **metrics):
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(float(value))
-        if self._drawn is None or time.monotonic() - self._drawn >= self.every:
+        if self._drawn is None or DRAWING_SHARE * (time.monotonic() - self._drawn) >= self._cost:
             self._draw()
 
     def _draw(self):
+        begun = time.monotonic()
         names = [name for name in self.history if not name.startswith("val_") and name != "learning_rate"]
         figure, panels = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3.2), squeeze=False)
         for panel, name in zip(panels[0], names):
@@ -89,6 +91,7 @@ class LivePlot(keras.callbacks.Callback):
             panel.legend()
         show(figure, self.alt, self._handle.update if self._drawn else self._handle.display)
         self._drawn = time.monotonic()
+        self._cost = self._drawn - begun
 
     def close(self):
         if self.history:
