@@ -25,7 +25,7 @@ SAMPLES = session.ROOT / "data" / "samples"
 SOURCES = {  # what TFDS downloads: one address to ask whether its server answers, and the bytes in all
     "mnist": ("https://storage.googleapis.com/cvdf-datasets/mnist/t10k-labels-idx1-ubyte.gz", 11_594_722),
     "glue/sst2": ("https://dl.fbaipublicfiles.com/glue/data/SST-2.zip", 7_439_277),
-    "imdb_reviews/plain_text": ("https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz", 84_125_825),
+    "imdb_reviews/plain_text": ("http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz", 84_125_825),
 }
 
 
