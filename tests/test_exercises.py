@@ -49,12 +49,18 @@ def definitions(notebook):
     return names
 
 
+def until_its_check(source):
+    """A solution as far as the call of its check; the answer to an open question may follow, and needs the lesson."""
+    ends = [node.end_lineno for node in ast.parse(source).body if ast.unparse(node).startswith("check_")]
+    return "\n".join(source.splitlines()[: max(ends, default=None)])
+
+
 def find_exercises(notebook):
     """Number, check cell, stub's name, and solution cell of every exercise."""
     cells, found = notebook.cells, []
     for place, cell in enumerate(cells):
         if "exercise" in cell.metadata.get("tags", []):
-            check, solution = cells[place + 1].source, cells[place + 2].source
+            check, solution = cells[place + 1].source, until_its_check(cells[place + 2].source)
             number = ".".join(re.search(r"def check_(\d+)_(\d+)\(", check).groups())
             stub = ast.unparse(ast.parse(check).body[-1].value.args[0])
             found.append(SimpleNamespace(number=number, check=check, stub=stub, solution=solution))
