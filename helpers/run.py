@@ -219,6 +219,15 @@ def setting(text):
         return name, value
 
 
+def _stop(*_):
+    """End at once, with the kernels: an exception could be swallowed, and nothing unfinished has its final name."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            child.kill()
+    print("\ninterrupted: what is finished is kept and skipped next time", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m helpers.run", description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", help="numbers or names; all without any")
@@ -228,15 +237,13 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, whatever else is installed
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         records = run(find_notebooks(options.notebooks), options.profile, options.data, dict(options.set or []))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: what is finished is kept and skipped next time", file=sys.stderr)
-        return 130
     print(table(records))
     print(f"executed notebooks and report.json: {os.path.relpath(RUNS / options.profile)}")
     return int(any(record["status"] != "ok" for record in records))

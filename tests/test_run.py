@@ -31,9 +31,10 @@ def course(tmp_path, monkeypatch):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # `main` sets them; put them back
     profiles = {"smoke": {"01_good": {"rate": 0.5}}, "full": None}
     (tmp_path / "notebooks" / "profiles.yml").write_text(yaml.safe_dump(profiles))
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield tmp_path
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def write(course, name, *sources, parameters='seed = 0\ndata = "auto"\nprofile = "default"\nrate = 0.1  # a comment'):
@@ -257,14 +258,12 @@ def assert_stopped(course, kernel):
     assert [entry.get("cached", False) for entry in report()["notebooks"]] == [True, False]
 
 
-def test_second_run_is_refused_and_a_terminated_one_cleans_up(course, at_work, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_run_is_refused_and_an_interrupted_one_stops_at_once(course, at_work, capsys, number):
     process, kernel = at_work
     assert run.main([]) == 2
     assert "another run is at work" in capsys.readouterr().err
-    limit = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < limit:  # papermill may swallow a signal: then it takes another
-        process.send_signal(signal.SIGTERM)
-        time.sleep(5)
+    process.send_signal(number)
     assert "interrupted: what is finished is kept" in process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert_stopped(course, kernel)
