@@ -22,6 +22,7 @@ if "helpers.run" not in sys.orig_argv:  # the runner works in kernels, and itsel
 
     from helpers.data import DataError, Images, Texts, load_captions, load_images, load_imdb, load_sst2
     from helpers.figures import LivePlot, show
+    from helpers.presets import find_preset
     from helpers.session import attempt, expect, start
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Texts",
     "attempt",
     "expect",
+    "find_preset",
     "load_captions",
     "load_images",
     "load_imdb",

@@ -1,0 +1,173 @@
+"""Which BERT a notebook gets: what happens when the hub refuses, is silent or sends damage, then the good cases."""
+
+import shutil
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import kagglehub
+import pytest
+from helpers import find_preset, presets
+from huggingface_hub import constants
+
+NAME = "bert_tiny_en_uncased"
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film", "good"]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A very small preset."""
+    import keras_hub
+
+    backbone = keras_hub.models.BertBackbone(len(VOCABULARY), 1, 1, 4, 8, max_sequence_length=8)
+    tokenizer = keras_hub.tokenizers.BertTokenizer(vocabulary=VOCABULARY)
+    folder = tmp_path_factory.mktemp("tiny") / "preset"
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=8)
+    keras_hub.models.BertTextClassifier(backbone, num_classes=2, preprocessor=preprocessor).save_to_preset(folder)
+    return folder
+
+
+class Answer(BaseHTTPRequestHandler):
+    """A server that is there."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    serving = HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{serving.server_port}"
+    serving.shutdown()
+    serving.server_close()
+
+
+@pytest.fixture
+def course(tmp_path, tiny, monkeypatch):
+    """A course that ships the very small preset, and caches and hubs that are not the real ones."""
+    shutil.copytree(tiny, tmp_path / "presets" / presets.SHIPPED)
+    monkeypatch.setattr(presets, "PRESETS", tmp_path / "presets")
+    monkeypatch.setattr(presets, "HUBS", dict.fromkeys(presets.HUBS, "http://127.0.0.1:9/file"))
+    monkeypatch.setattr(kagglehub.config, "get_cache_folder", lambda: str(tmp_path / "kaggle"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    return tmp_path
+
+
+@pytest.fixture
+def hub(course, server, tiny, monkeypatch):
+    """A hub that answers; returns its client's cache, which serves what lies there and downloads what does not."""
+    monkeypatch.setattr(presets, "HUBS", dict.fromkeys(presets.HUBS, server))
+    cache = course / "kaggle" / "models" / "keras" / "bert" / "keras" / NAME / "3"
+
+    damage = {"do": lambda file: None}
+
+    def download(handle, path):
+        if not (tiny / path).exists():
+            raise ValueError(f"{path} is not present in the model files")
+        (cache / path).parent.mkdir(parents=True, exist_ok=True)
+        if not (cache / path).exists():
+            shutil.copy(tiny / path, cache / path)
+            damage["do"](cache / path)
+        return str(cache / path)
+
+    monkeypatch.setattr(kagglehub, "model_download", download)
+    return cache, damage
+
+
+def in_time(name, seconds=20):
+    begun = time.monotonic()
+    found = find_preset(name)
+    assert time.monotonic() - begun < seconds
+    return found
+
+
+def assert_shipped(found, course, printed, *words):
+    assert found == str(course / "presets" / presets.SHIPPED)
+    assert len(printed.splitlines()) == 1
+    assert all(word in printed for word in words), printed
+
+
+# No hub
+
+
+@pytest.mark.parametrize("name", [NAME, "hf://someone/bert", "kaggle://someone/bert/keras/bert"])
+def test_refused(course, capsys, name):
+    assert_shipped(in_time(name), course, capsys.readouterr().out, name, "127.0.0.1:9 does not answer")
+
+
+def test_silent(course, capsys, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/file"
+        monkeypatch.setattr(presets, "HUBS", dict.fromkeys(presets.HUBS, url))
+        assert_shipped(in_time(NAME), course, capsys.readouterr().out, "does not answer")
+
+
+def test_name_lookup_that_hangs(course, capsys, monkeypatch):
+    monkeypatch.setattr(presets, "HUBS", dict.fromkeys(presets.HUBS, "http://example.org/file"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30) or [])
+    assert_shipped(in_time(NAME), course, capsys.readouterr().out, "example.org does not answer")
+
+
+# A hub that sends damage
+
+
+def cut(name, share=0.5):
+    def do(file):
+        if file.name == name:
+            content = file.read_bytes()
+            file.write_bytes(content[: int(share * len(content))])
+
+    return do
+
+
+@pytest.mark.parametrize("name", ["model.weights.h5", "config.json", "tokenizer.json", "vocabulary.txt"])
+def test_truncated_file_is_not_kept(hub, course, capsys, name):
+    cache, damage = hub
+    damage["do"] = cut(name)
+    assert_shipped(in_time(NAME), course, capsys.readouterr().out, "cannot be had")
+    assert not cache.exists() and cache.parent.parent.exists()
+    damage["do"] = lambda file: None
+    assert in_time(NAME) == NAME
+
+
+def test_download_that_breaks_off_is_not_kept(hub, course, capsys):
+    cache, damage = hub
+
+    def stop(file):
+        if file.suffix == ".h5":
+            raise ConnectionError("the connection was closed")
+
+    damage["do"] = stop
+    assert_shipped(in_time(NAME), course, capsys.readouterr().out, "ConnectionError: the connection was closed")
+    assert not cache.exists()
+
+
+def test_empty_weights(hub, course, capsys):
+    hub[1]["do"] = cut("model.weights.h5", share=0)
+    assert_shipped(in_time(NAME), course, capsys.readouterr().out, NAME)
+
+
+# Names
+
+
+def test_unknown_name_lists_what_there_is(course):
+    with pytest.raises(ValueError) as caught:
+        in_time("bert_reviewz")
+    for known in ("bert_reviewz", presets.SHIPPED, NAME):
+        assert known in str(caught.value)
+
+
+def test_shipped_preset_is_a_folder_and_needs_no_network(course, capsys):
+    assert find_preset(presets.SHIPPED) == str(course / "presets" / presets.SHIPPED)
+    assert capsys.readouterr().out == ""
+
+
+def test_preset_of_a_hub_that_works(hub, course, capsys):
+    assert in_time(NAME) == NAME
+    assert "cannot be had" not in capsys.readouterr().out
