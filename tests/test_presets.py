@@ -7,6 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import kagglehub
+import numpy as np
 import pytest
 from helpers import find_preset, presets
 from huggingface_hub import constants
@@ -171,3 +172,38 @@ def test_shipped_preset_is_a_folder_and_needs_no_network(course, capsys):
 def test_preset_of_a_hub_that_works(hub, course, capsys):
     assert in_time(NAME) == NAME
     assert "cannot be had" not in capsys.readouterr().out
+
+
+# What ships
+
+
+def test_shipped_presets_are_small_and_have_a_card():
+    files = [file for file in presets.PRESETS.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 16_000_000
+    card = (presets.PRESETS / "README.md").read_text(encoding="utf-8")
+    assert all(f"## {folder.name}\n" in card for folder in presets.PRESETS.iterdir() if folder.is_dir())
+
+
+def test_card_says_what_the_log_says():
+    log = np.genfromtxt(presets.PRESETS / presets.SHIPPED / "training_log.csv", delimiter=",", names=True)
+    assert np.array_equal(log["epoch"], np.arange(32))  # a line for 500 steps, each once, 16,000 in all
+    card = (presets.PRESETS / "README.md").read_text(encoding="utf-8")
+    assert f"**{log['val_loss'][-1]:.2f}** at the end" in card
+
+
+def test_shipped_preset_reads_the_context():
+    from keras_hub.models import BertMaskedLM, BertTokenizer
+
+    folder = find_preset(presets.SHIPPED)
+    model, tokenizer = BertMaskedLM.from_preset(folder, preprocessor=None), BertTokenizer.from_preset(folder)
+    assert tokenizer.vocabulary_size() == model.backbone.vocabulary_size == 8000
+
+    def best_guesses(sentence):
+        left, right = (list(map(int, tokenizer(part))) for part in sentence.split("[MASK]"))
+        ids = np.array([[tokenizer.cls_token_id, *left, tokenizer.mask_token_id, *right, tokenizer.sep_token_id]])
+        given = {"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": 0 * ids + 1}
+        logits = np.array(model({**given, "mask_positions": np.array([[len(left) + 1]])}))[0, 0]
+        return {tokenizer.id_to_token(int(i)) for i in np.argsort(-logits)[:5]}
+
+    assert "recommend" in best_guesses("i would [MASK] this film to anyone .")
+    assert {"worst", "best"} <= best_guesses("this is one of the [MASK] movies i have ever seen .")
