@@ -14,8 +14,8 @@ HUBS = {"kaggle": "https://www.kaggle.com/robots.txt", "hf": "https://huggingfac
 def find_preset(name):
     """What `from_preset` can load: a folder of data/presets, or a hub's preset, which was loaded once to be sure.
 
-    Prints a line and returns the shipped preset when the hub does not answer or sends damage. Raises ValueError for
-    an unknown name.
+    Prints a line and returns the shipped preset when the hub does not answer within 3 seconds or sends damage; a
+    download that stalls later is not limited. Raises ValueError for an unknown name.
     """
     if (PRESETS / name / "config.json").is_file():
         return str(PRESETS / name)
