@@ -1,16 +1,24 @@
 """Which BERT a notebook gets: what happens when the hub refuses, is silent or sends damage, then the good cases."""
 
+import re
 import shutil
 import socket
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
+import helpers
 import kagglehub
 import numpy as np
 import pytest
 from helpers import find_preset, presets
 from huggingface_hub import constants
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+
+import second_stage
 
 NAME = "bert_tiny_en_uncased"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film", "good"]
@@ -160,8 +168,20 @@ def test_empty_weights(hub, course, capsys):
 def test_unknown_name_lists_what_there_is(course):
     with pytest.raises(ValueError) as caught:
         in_time("bert_reviewz")
-    for known in ("bert_reviewz", presets.SHIPPED, NAME):
+    for known in ("bert_reviewz", presets.SHIPPED, NAME, "hf://owner/model"):
         assert known in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["kaggle://", "kaggle://keras", "kaggle://keras/bert/../..", "hf://owner/", "ftp://a/b"]
+)
+def test_half_a_name_deletes_nothing_from_the_cache(hub, course, name):
+    other = course / "kaggle" / "models" / "keras" / "another.h5"
+    other.parent.mkdir(parents=True)
+    other.write_text("precious")
+    with pytest.raises(ValueError, match="no preset"):
+        find_preset(name)
+    assert other.exists()
 
 
 def test_shipped_preset_is_a_folder_and_needs_no_network(course, capsys):
@@ -185,10 +205,18 @@ def test_shipped_presets_are_small_and_have_a_card():
 
 
 def test_card_says_what_the_log_says():
+    first, second = (presets.PRESETS / "README.md").read_text(encoding="utf-8").split("## bert_reviews_rated")
     log = np.genfromtxt(presets.PRESETS / presets.SHIPPED / "training_log.csv", delimiter=",", names=True)
     assert np.array_equal(log["epoch"], np.arange(32))  # a line for 500 steps, each once, 16,000 in all
-    card = (presets.PRESETS / "README.md").read_text(encoding="utf-8")
-    assert f"**{log['val_loss'][-1]:.2f}** at the end" in card
+    millions = (log["epoch"] + 1) * 500 * 64 * 62 / 1e6
+    said = re.findall(r"(\d\.\d\d) after (\d+)", first.split("**Held-out loss**")[1])
+    assert len(said) == 7
+    for loss, after in said:
+        assert loss == f"{log['val_loss'][np.abs(millions - int(after)).argmin()]:.2f}"
+    last = log["val_loss"][-1]
+    assert f"**{last:.2f}** at the end (perplexity {np.exp(last):.0f})" in first
+    rated = np.genfromtxt(presets.PRESETS / "bert_reviews_rated" / "training_log.csv", delimiter=",", names=True)
+    assert re.findall(r"(\d\d\.\d)%", second) == [f"{100 * accuracy:.1f}" for accuracy in rated["val_accuracy"]]
 
 
 def test_shipped_preset_reads_the_context():
@@ -207,3 +235,58 @@ def test_shipped_preset_reads_the_context():
 
     assert "recommend" in best_guesses("i would [MASK] this film to anyone .")
     assert {"worst", "best"} <= best_guesses("this is one of the [MASK] movies i have ever seen .")
+
+
+def test_rated_preset_has_the_same_pieces_and_other_weights():
+    from keras_hub.models import BertBackbone, BertTokenizer
+
+    folders = [find_preset(name) for name in (presets.SHIPPED, "bert_reviews_rated")]
+    assert len({tuple(BertTokenizer.from_preset(folder).get_vocabulary()) for folder in folders}) == 1
+    tables = [BertBackbone.from_preset(folder).token_embedding.embeddings.numpy() for folder in folders]
+    assert tables[0].shape == tables[1].shape and not np.allclose(*tables)
+
+
+# The tool that makes the rated preset
+
+
+def test_rows_of_the_second_stage():
+    from keras_hub.models import BertTokenizer
+
+    tokenizer = BertTokenizer.from_preset(find_preset(presets.SHIPPED))
+    texts = helpers.load_sst2("sample").x_train
+    texts = [f"{one} {other}" for one, other in zip(texts, texts[1:])]
+    texts = [text for text in texts if len(tokenizer(text)) <= 62]
+    rows, ratings = second_stage.rows_and_ratings(texts, range(len(texts)), tokenizer)
+    assert rows.dtype == ratings.dtype == np.int32 and rows.shape == (len(ratings), 64) and len(rows) > 500
+    for row, i in zip(rows, ratings):
+        pieces = [int(piece) for piece in tokenizer(texts[i])]  # KerasHub's own, so the two tokenisers must agree
+        assert 16 <= len(pieces) <= 62
+        assert row.tolist() == [2, *pieces, 3] + [0] * (62 - len(pieces))
+    rows, ratings = second_stage.rows_and_ratings(
+        ["film " * (62 + 16), "film " * (62 + 15), "film"], [1, 0, 1], tokenizer
+    )
+    assert np.count_nonzero(rows, axis=1).tolist() == [64, 18, 64] and ratings.tolist() == [1, 1, 0]
+
+
+def test_second_stage_keeps_a_folder_that_is_there(tmp_path, capsys):
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(SystemExit):
+        second_stage.main(["--output", str(tmp_path)])
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_second_stage_writes_a_preset(tmp_path, monkeypatch):
+    from keras_hub.models import BertBackbone
+
+    sample = helpers.load_sst2("sample")
+    texts = [f"{one} {other}" for one, other in zip(sample.x_train, sample.x_train[1:])] * 3
+    imdb = helpers.Texts(texts, np.tile(sample.y_train[:-1], 3), [], np.array([]), [], "full")
+    monkeypatch.setattr(helpers, "load_imdb", lambda data: imdb)
+    (tmp_path / "new.unfinished").mkdir()  # of a run that was killed
+    (tmp_path / "new.unfinished" / "half").touch()
+    second_stage.main(["--output", str(tmp_path / "new")])
+    assert [folder.name for folder in tmp_path.iterdir()] == ["new"] and not (tmp_path / "new" / "half").exists()
+    assert len((tmp_path / "new" / "training_log.csv").read_text().splitlines()) == 3
+    found, before = (BertBackbone.from_preset(str(f)) for f in (tmp_path / "new", find_preset(presets.SHIPPED)))
+    assert not np.allclose(found.token_embedding.embeddings, before.token_embedding.embeddings)

@@ -1,6 +1,6 @@
-"""Make data/presets/bert_reviews_rated: two passes of IMDB's ratings on top of bert_reviews. It needs full IMDB.
+"""Make the preset bert_reviews_rated: two passes over IMDB's ratings, from bert_reviews on. It needs full IMDB.
 
-python tools/second_stage.py [--epochs 2] [--output build/presets/bert_reviews_rated]
+python tools/second_stage.py [--output build/presets/bert_reviews_rated]
 """
 
 import argparse
@@ -19,12 +19,13 @@ import tensorflow as tf
 from tokenizers import BertWordPieceTokenizer
 
 LENGTH, SHORTEST, BATCH = 64, 16, 64  # pieces of a row, pieces of the shortest part of a review, rows of a step
+PASSES = 2
 
 
 def rows_and_ratings(texts, ratings, tokenizer):
     """Parts of reviews as rows (N, 64) of int32 piece numbers, and the rating of the whole review (N,), 0 or 1."""
     vocabulary = {piece: number for number, piece in enumerate(tokenizer.get_vocabulary())}
-    fast = BertWordPieceTokenizer(vocabulary, lowercase=True, strip_accents=True)  # in notebook 08 shown to agree
+    fast = BertWordPieceTokenizer(vocabulary, lowercase=True, strip_accents=True)
     rows, found = [], []
     for encoding, rating in zip(fast.encode_batch(texts, add_special_tokens=False), ratings):
         pieces = encoding.ids
@@ -41,28 +42,30 @@ def inputs(rows):
     return {"token_ids": rows, "segment_ids": keras.ops.zeros_like(mask), "padding_mask": mask}
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--preset", default=str(ROOT / "data" / "presets" / "bert_reviews"))
-    parser.add_argument("--output", default=str(ROOT / "build" / "presets" / "bert_reviews_rated"))
-    parser.add_argument("--epochs", type=int, default=2)
-    given = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "presets" / "bert_reviews_rated")
+    output = parser.parse_args(arguments).output
+    if output.exists():
+        parser.error(f"{output} is there already: delete it, or give another --output")
+    preset = helpers.find_preset("bert_reviews")
     keras.utils.set_random_seed(0)
     imdb = helpers.load_imdb("full")
-    order = np.random.default_rng(0).permutation(len(imdb.x_train) + len(imdb.unlabelled))  # as in notebook 08
+    # the same 1,000 texts are held out as in the first stage
+    order = np.random.default_rng(0).permutation(len(imdb.x_train) + len(imdb.unlabelled))
     held_out = [i for i in order[:1000] if i < len(imdb.x_train)]
     chosen = [i for i in order[1000:] if i < len(imdb.x_train)]
-    tokenizer = keras_hub.tokenizers.BertTokenizer.from_preset(given.preset)
+    tokenizer = keras_hub.tokenizers.BertTokenizer.from_preset(preset)
     rows, ratings = rows_and_ratings([imdb.x_train[i] for i in chosen], imdb.y_train[chosen], tokenizer)
     held = rows_and_ratings([imdb.x_train[i] for i in held_out], imdb.y_train[held_out], tokenizer)
     print(f"{len(rows):,} parts of {len(chosen):,} reviews", flush=True)
 
-    backbone = keras_hub.models.BertBackbone.from_preset(given.preset)
+    backbone = keras_hub.models.BertBackbone.from_preset(preset)
     backbone.pooled_dense.trainable, mask = False, backbone.input["padding_mask"]
     states = backbone(backbone.input)["sequence_output"]
     mean = keras.layers.GlobalAveragePooling1D()(states, mask=mask)
     model = keras.Model(backbone.input, keras.layers.Dense(1)(mean))
-    steps = given.epochs * len(rows) // BATCH // 10 * 10
+    steps = PASSES * len(rows) // BATCH // 10 * 10
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps - steps // 10, warmup_target=5e-4, warmup_steps=steps // 10
     )
@@ -75,20 +78,23 @@ def main():
     )
     stream = tf.data.Dataset.from_tensor_slices((rows, ratings)).shuffle(len(rows), seed=0).repeat()
     stream = stream.batch(BATCH, drop_remainder=True).map(lambda ids, rating: (inputs(ids), rating[:, None]))
-    fitted = model.fit(
+    unfinished = output.with_name(f"{output.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    unfinished.mkdir(parents=True)
+    model.fit(
         stream.prefetch(2),
-        steps_per_epoch=steps // given.epochs // 10 * 10,
-        epochs=given.epochs,
+        steps_per_epoch=steps // PASSES // 10 * 10,
+        epochs=PASSES,
         validation_data=(inputs(held[0]), held[1][:, None]),
         validation_batch_size=100,
+        callbacks=[keras.callbacks.CSVLogger(unfinished / "training_log.csv")],
         shuffle=False,
         verbose=2,
     )
-    output = Path(given.output)
-    shutil.rmtree(output, ignore_errors=True)
-    backbone.save_to_preset(str(output))
-    tokenizer.save_to_preset(str(output))
-    print(f"held-out parts: {fitted.history['val_accuracy'][-1]:.1%} right; saved in {output}")
+    backbone.save_to_preset(str(unfinished))
+    tokenizer.save_to_preset(str(unfinished))
+    unfinished.rename(output)
+    print(f"saved in {output}")
 
 
 if __name__ == "__main__":
