@@ -13,7 +13,8 @@ import helpers
 import kagglehub
 import numpy as np
 import pytest
-from helpers import find_preset, presets
+import yaml
+from helpers import find_preset, presets, run
 from huggingface_hub import constants
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
@@ -217,6 +218,17 @@ def test_card_says_what_the_log_says():
     assert f"**{last:.2f}** at the end (perplexity {np.exp(last):.0f})" in first
     rated = np.genfromtxt(presets.PRESETS / "bert_reviews_rated" / "training_log.csv", delimiter=",", names=True)
     assert re.findall(r"(\d\d\.\d)%", second) == [f"{100 * accuracy:.1f}" for accuracy in rated["val_accuracy"]]
+
+
+def test_full_profile_of_08_is_the_recipe():
+    full = yaml.safe_load((run.NOTEBOOKS / "profiles.yml").read_text())["full"]["08_pretraining"]
+    log = np.genfromtxt(presets.PRESETS / presets.SHIPPED / "training_log.csv", delimiter=",", names=True)
+    assert (full["start"], full["steps"], full["warmup_steps"]) == ("prepared", 16_000, 200)
+    assert full["steps"] == len(log) * full["log_every"]
+    starts = np.genfromtxt(presets.PRESETS / presets.SHIPPED / "starts.csv", delimiter=",", names=True)
+    assert starts.dtype.names == ("pieces", "plain", "kernels", "embeddings", "prepared")
+    shipped = log["val_loss"][[0, 1]], starts["prepared"][[9, 19]]  # after 500 and 1,000 steps
+    np.testing.assert_allclose(*shipped, atol=0.1)  # the same recipe, on another day
 
 
 def test_shipped_preset_reads_the_context():
