@@ -4,6 +4,7 @@ import math
 import os
 from collections import Counter
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,12 +37,26 @@ def start(notebook, seed, profile="default"):
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
+        _end_datasets_at_once(tf.data)
         backend = f"TensorFlow {tf.__version__}"
         device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     else:
         backend = f"the {keras.backend.backend()} backend"
         device = keras.distribution.list_devices()[0].split(":")[0].upper()
     print(f"Ready: Keras {keras.__version__} with {backend} on {device}, {os.cpu_count()} cores; seed {seed}.")
+
+
+def _end_datasets_at_once(tf_data):
+    """Switch off the tuning of tf.data, so that `fit` returns when its last step is done.
+
+    The tuning thread of TensorFlow 2.21 sleeps up to as long as the dataset has been read, and its wake-up at the end
+    is often lost on a busy machine: `fit` then waits for it. Trainings of 5.6 s took 10.3 s, those of 21 s took 41 s.
+    """
+    begin = tf_data.Dataset.__iter__
+    if not hasattr(begin, "__wrapped__"):
+        options = tf_data.Options()
+        options.autotune.enabled = False
+        tf_data.Dataset.__iter__ = wraps(begin)(lambda dataset: begin(dataset.with_options(options)))
 
 
 def read_bands():

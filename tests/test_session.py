@@ -6,6 +6,7 @@ import keras
 import nbformat
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from helpers import attempt, expect, run, session, start
 
@@ -149,6 +150,17 @@ def test_start_says_in_one_line_what_this_runs_on(capsys):
     assert line.startswith(f"Ready: Keras {keras.__version__} with ") and line.count("\n") == 1
     assert "CPU" in line or "GPU" in line
     assert line.endswith("cores; seed 7.\n")
+
+
+def test_start_switches_off_the_tuning_of_datasets_once():
+    start("x", seed=0)
+    begin = tf.data.Dataset.__iter__
+    start("x", seed=0)
+    assert tf.data.Dataset.__iter__ is begin
+    dataset = tf.data.Dataset.range(4).shuffle(4, seed=1).batch(2)
+    assert sorted(np.concatenate([np.array(batch) for batch in dataset])) == [0, 1, 2, 3]
+    assert iter(dataset)._dataset.options().autotune.enabled is False
+    assert dataset.options().autotune.enabled is None  # the dataset itself is not changed
 
 
 def test_start_sets_what_expect_compares_with():
