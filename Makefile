@@ -21,7 +21,7 @@ run: env ## run notebooks into build/runs/; NB="01 03" PROFILE=smoke|default|ful
 	$(PY) -m helpers.run $(NB) $(RUN_FLAGS)
 
 test: env ## all tests: helpers, exercises, and every notebook against its stored outputs
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: env ## time to a given accuracy: the textbook program of 01 against ours
 	$(PY) tests/bench.py

@@ -111,11 +111,13 @@ def record_of(path):
 
 
 def results_of(notebook):
-    """(data tier, {metric: value}) that `load_images` and `expect` left in the outputs."""
+    """(data tier, {metric: value}, metric to report) that `load_images` and `expect` left in the outputs."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     notes = [output.get("metadata", {}).get("course", {}) for output in outputs]
     tiers = [note["tier"] for note in notes if "tier" in note]
-    return (tiers or ["none"])[-1], {note["metric"]: note["value"] for note in notes if "metric" in note}
+    results = {note["metric"]: note["value"] for note in notes if "metric" in note}
+    main = [note["metric"] for note in notes if note.get("headline")] or list(results)
+    return (tiers or ["none"])[-1], results, main[-1] if main else None
 
 
 @contextmanager
@@ -162,8 +164,7 @@ def run_notebook(path, folder, values, label):
             record.update(status="failed", error=f"{type(error).__name__}: {error}")
     record.update(seconds=round(time.monotonic() - begun, 1), peak_memory_mb=round(peak[0]))
     notebook = nbformat.read(part if part.exists() else path, as_version=4)
-    record["data"], record["results"] = results_of(notebook)
-    record["headline"] = next(reversed(record["results"]), None)  # a notebook ends with its main result
+    record["data"], record["results"], record["headline"] = results_of(notebook)
     notebook.metadata["course"] = record
     nbformat.write(notebook, part)
     part.replace(final if record["status"] == "ok" else failed)

@@ -71,12 +71,13 @@ def note(text, **facts):
     display({"text/plain": text}, raw=True, metadata={"course": facts})
 
 
-def expect(metric, value):
+def expect(metric, value, headline=False):
     """Show `value` beside the band measured for it over several seeds; fail outside the band.
 
     Args:
         metric: name of the result, such as `"test accuracy"`.
         value: a number.
+        headline: True for the main result of a notebook, which the reports show; else the last one is.
 
     Raises:
         AssertionError: `value` is outside the band, or is not a finite number.
@@ -91,7 +92,8 @@ def expect(metric, value):
         text += f" (no band to compare with: {where})"
     else:
         text += f", {'inside' if inside else 'outside'} {band['low']:.4g} to {band['high']:.4g} ({where})"
-    note(text, metric=metric, value=value if math.isfinite(value) else None)  # JSON has no NaN
+    main = {"headline": True} if headline else {}
+    note(text, metric=metric, value=value if math.isfinite(value) else None, **main)  # JSON has no NaN
     if not inside:
         raise AssertionError(
             f"{text}. The band was measured over several seeds. If you changed a parameter, "

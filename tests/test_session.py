@@ -76,15 +76,16 @@ def test_measuring_mode_records_and_does_not_judge(notes, monkeypatch):
         expect("test accuracy", float("nan"))
 
 
-def test_the_runner_reads_what_a_notebook_notes(notes):
+@pytest.mark.parametrize("marked, main", [(True, "test accuracy"), (False, "loss")])
+def test_the_runner_reads_what_a_notebook_notes(notes, marked, main):
     session.note("Data: ...", tier="sample")
     expect("test accuracy", 0.91)
-    expect("test accuracy", 0.92)
+    expect("test accuracy", 0.92, headline=marked)
     expect("loss", 3)
     outputs = [nbformat.v4.new_output("display_data", {}, metadata={"course": facts}) for _, facts in notes]
     cells = [nbformat.v4.new_code_cell(outputs=outputs), nbformat.v4.new_markdown_cell("text")]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    assert run.results_of(notebook) == ("sample", {"test accuracy": 0.92, "loss": 3.0})
+    assert run.results_of(notebook) == ("sample", {"test accuracy": 0.92, "loss": 3.0}, main)
 
 
 # attempt
