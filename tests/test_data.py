@@ -59,7 +59,7 @@ def prepared(target, tiny):
     return target / "mnist" / "3.0.1"
 
 
-def in_time(call, seconds):
+def in_time(call, seconds):  # limits are twice what an idle machine needs at most: notebooks run beside this
     begun = time.monotonic()
     result = call()
     assert time.monotonic() - begun < seconds
@@ -85,20 +85,20 @@ def test_full_that_cannot_be_had_says_what_to_do(target):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/file", "http://no-such-host.invalid/file"])
 def test_dead_network_gives_the_sample_in_time(target, monkeypatch, url):
     monkeypatch.setitem(data.SOURCES, "mnist", (url, 1000))
-    assert in_time(lambda: load_images("auto"), 5).tier == "sample"
+    assert in_time(lambda: load_images("auto"), 10).tier == "sample"
 
 
 def test_silent_server_gives_the_sample_in_time(target, monkeypatch, capsys):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setitem(data.SOURCES, "mnist", (f"http://127.0.0.1:{silent.getsockname()[1]}/file", 1000))
-        assert in_time(lambda: load_images("auto"), 5).tier == "sample"
+        assert in_time(lambda: load_images("auto"), 10).tier == "sample"
     assert "sample), because mnist is not prepared in" in capsys.readouterr().out
 
 
 def test_name_lookup_that_hangs_gives_the_sample_in_time(target, monkeypatch):
     monkeypatch.setitem(data.SOURCES, "mnist", ("http://example.org/file", 1000))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30) or [])
-    assert in_time(lambda: load_images("auto"), 5).tier == "sample"
+    assert in_time(lambda: load_images("auto"), 10).tier == "sample"
 
 
 def test_server_that_speaks_no_http_is_no_answer(target, monkeypatch, capfd):
@@ -301,7 +301,7 @@ def test_download_that_stands_still_is_stopped_and_leaves_nothing(target, server
 
 def test_download_that_takes_too_long_is_stopped(target, server):
     with pytest.raises(DataError, match="too slow"):
-        in_time(lambda: data.download("mnist", limit=0.5), 5)
+        in_time(lambda: data.download("mnist", limit=0.5), 15)
     assert left_in(target) == []
 
 
@@ -324,7 +324,7 @@ def test_second_download_waits_for_the_first_and_uses_what_it_made(target, serve
             time.sleep(1)
             assert not second.done()
             shutil.copytree(tiny, target, dirs_exist_ok=True)
-        assert second.result(timeout=5) == target / "mnist" / "3.0.1"
+        assert second.result(timeout=30) == target / "mnist" / "3.0.1"
 
 
 def test_download_leaves_a_prepared_folder_and_nothing_else(target, server, monkeypatch):

@@ -93,7 +93,7 @@ def test_graphics_card(clone, tmp_path, script, says):
 def test_here_the_course_can_run_and_the_answer_is_quick():
     begun = time.monotonic()
     status, said = doctor(ROOT)
-    assert time.monotonic() - begun < 5  # 1 to 2 s, and room for a busy machine
+    assert time.monotonic() - begun < 20  # 1 to 2 s alone; beside a notebook on a busy machine several times that
     assert status == 0
     for name in ("system", "Python", "packages", "GPU", "cores", "memory", "disk", "build/", "network", "data"):
         assert f"\n{name} " in f"\n{said}"
