@@ -1,8 +1,9 @@
 # The front door of the course. `make` alone lists what there is; each target makes .venv on first use.
 PYTHON ?= python3
 PROFILE ?= default
+JOBS ?= $(if $(filter 1,$(GPU)),1,2)
 PY := .venv/$(if $(filter Windows_NT,$(OS)),Scripts/python.exe,bin/python)
-RUN_FLAGS = --profile $(PROFILE) $(if $(DATA),--data $(DATA)) $(foreach pair,$(SET),--set $(pair))
+RUN_FLAGS = --profile $(PROFILE) $(if $(DATA),--data $(DATA)) $(foreach pair,$(SET),--set $(pair)) --at-once $(JOBS)
 LOCK_FLAGS = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 export JUPYTER_PREFER_ENV_PATH := 1
 .DEFAULT_GOAL := help
@@ -17,7 +18,7 @@ env: ## install everything into .venv (the other targets do it themselves); GPU=
 lab: env ## open the course in JupyterLab; ARGS="--no-browser" passes options on
 	$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
-run: env ## run notebooks into build/runs/; NB="01 03" PROFILE=smoke|default|full DATA=sample SET="seed=7" GPU=1
+run: env ## run notebooks into build/runs/; NB="01 03" PROFILE=smoke|default|full DATA=sample SET="seed=7" JOBS=1 GPU=1
 	$(PY) -m helpers.run $(NB) $(RUN_FLAGS)
 
 test: env ## all tests: helpers, exercises, and every notebook against its stored outputs

@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 
 import nbformat
@@ -24,7 +25,7 @@ from filelock import FileLock, Timeout
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "build" / "runs"
-QUIET = ["--IPKernelApp.log_level=ERROR"]  # else each kernel warns that it talks over TCP on this machine
+QUIET = "--IPKernelApp.log_level=ERROR"  # else each kernel warns that it talks over TCP on this machine
 ALWAYS = {"seed", "data"}  # parameters that keep the profile, and so its bands
 
 
@@ -121,16 +122,17 @@ def results_of(notebook):
 
 
 @contextmanager
-def _peak_memory():
-    """A list whose only item is the peak resident memory of our child processes in MB."""
+def _peak_memory(mark):
+    """A list whose only item is the peak resident memory, in MB, of our child with `mark` on its command line."""
     peak, done = [0.0], threading.Event()
 
     def watch():
         while not done.wait(0.2):
             held = 0
-            for child in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):  # it has just ended
-                    held += child.memory_info().rss / 2**20
+            with suppress(psutil.Error):  # one has just ended
+                kernels = [child for child in psutil.Process().children() if mark in child.cmdline()]
+                for process in [below for kernel in kernels for below in (kernel, *kernel.children(recursive=True))]:
+                    held += process.memory_info().rss / 2**20
             peak[0] = max(peak[0], held)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -153,10 +155,11 @@ def run_notebook(path, folder, values, label):
     record = {"name": name, "status": "ok", "parameters": values, "fingerprint": fingerprint(path, values)}
     begun = time.monotonic()
     bar = {"desc": label, "leave": False}
-    with _peak_memory() as peak:
+    mark = f"--Session.username={name}"  # tells this kernel's process from that of another notebook
+    with _peak_memory(mark) as peak:
         try:
             papermill.execute_notebook(
-                path, part, values, kernel_name="python3", cwd=NOTEBOOKS, progress_bar=bar, extra_arguments=QUIET
+                path, part, values, kernel_name="python3", progress_bar=bar, extra_arguments=[QUIET, mark]
             )
         except papermill.PapermillExecutionError as error:
             record.update(status="failed", error=f"cell {error.cell_index}: {error.ename}: {error.evalue}")
@@ -171,22 +174,25 @@ def run_notebook(path, folder, values, label):
     return record
 
 
-def run(paths, profile, data=None, settings=None, folder=None):
-    """Run notebooks one after the other, going on after a failure; returns their records and writes the report."""
-    folder = folder or RUNS / profile
-    jobs = [(path, parameters_for(path, profile, data, settings)) for path in paths]
-    records, report = [], folder / "report.json"
+def run(paths, profile, data=None, settings=None, folder=None, at_once=1):
+    """Run notebooks, `at_once` at a time, going on after a failure; returns their records and writes the report."""
+    folder = (folder or RUNS / profile).resolve()
+    values = [parameters_for(path, profile, data, settings) for path in paths]
+    labels, report = [f"{i}/{len(paths)} {path.stem}" for i, path in enumerate(paths, 1)], folder / "report.json"
+
+    def one(path, values, label):
+        record = record_of(folder / path.name)
+        if record.get("fingerprint") == fingerprint(path, values):
+            return {**record, "cached": True}
+        return run_notebook(path, folder, values, label)
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
             for old in [*folder.glob(".*.part*"), report]:  # what a killed run left
                 old.unlink(missing_ok=True)
-            for number, (path, values) in enumerate(jobs, 1):
-                record = record_of(folder / path.name)
-                if record.get("fingerprint") == fingerprint(path, values):
-                    records.append({**record, "cached": True})
-                else:
-                    records.append(run_notebook(path, folder, values, f"{number}/{len(jobs)} {path.stem}"))
+            with chdir(NOTEBOOKS), ThreadPoolExecutor(at_once) as pool:
+                records = list(pool.map(one, paths, values, labels))
             part = folder / ".report.part"
             part.write_text(json.dumps({"profile": profile, "notebooks": records}, indent=1) + "\n", encoding="utf-8")
             part.replace(report)
@@ -209,6 +215,14 @@ def table(records):
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join(lines + [f"{record['name']}: {record['error']}" for record in records if "error" in record])
+
+
+def positive(text):
+    """The command line's number of notebooks at a time."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def setting(text):
@@ -235,13 +249,15 @@ def main(arguments=None):
     parser.add_argument("--profile", default="default", help="smoke, default or full (notebooks/profiles.yml)")
     parser.add_argument("--data", choices=("auto", "full", "sample"), help="the data tier")
     parser.add_argument("--set", type=setting, action="append", metavar="NAME=VALUE", help="a parameter; repeatable")
+    parser.add_argument("--at-once", type=positive, default=1, metavar="N", help="notebooks at a time; 1 if not given")
     options = parser.parse_args(arguments)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, whatever else is installed
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        records = run(find_notebooks(options.notebooks), options.profile, options.data, dict(options.set or []))
+        paths, settings = find_notebooks(options.notebooks), dict(options.set or [])
+        records = run(paths, options.profile, options.data, settings, at_once=options.at_once)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

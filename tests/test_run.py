@@ -79,6 +79,7 @@ def executed(monkeypatch):
         (["01", "--set", "rate=[1"], "01_good takes a number for 'rate', not '[1'"),
         (["01", "--data", "small"], "'auto', 'full', 'sample'"),
         (["01", "--set", "rate=fast"], "01_good takes a number for 'rate', not 'fast'"),
+        (["01", "--at-once", "0"], "argument --at-once: invalid positive value: '0'"),
     ],
 )
 def test_wrong_call_lists_what_is_valid_and_runs_nothing(course, capsys, executed, call, says):
@@ -216,6 +217,20 @@ def test_goes_on_after_a_failure_and_reports_all(course, capsys):
     assert run.main(["--set", "rate=0.25", "--data", "sample"]) == 0
     assert files() == ["01_bad.ipynb", "02_good.ipynb", "report.json"]
     assert [entry.get("cached", False) for entry in report()["notebooks"]] == [False, True]
+
+
+def test_two_at_a_time_each_with_its_own_memory_and_in_order(course):
+    meet = "import pathlib, time\npathlib.Path({!r}).touch()\nwhile not pathlib.Path({!r}).exists():\n    pass"
+    one, two = str(course / "one"), str(course / "two")
+    write(course, "01_large", meet.format(one, two), "held = bytearray(300_000_000)", "time.sleep(2)", RESULT)
+    write(course, "02_small", meet.format(two, one), "time.sleep(2)", RESULT)
+    write(course, "03_bad", "1 / 0")
+    assert run.main(["--at-once", "2"]) == 1
+    large, small, bad = report()["notebooks"]
+    assert [record["name"] for record in (large, small, bad)] == ["01_large", "02_small", "03_bad"]
+    assert (large["status"], small["status"], bad["status"]) == ("ok", "ok", "failed")
+    assert large["peak_memory_mb"] > 300 > small["peak_memory_mb"] + 100 > 100
+    assert files() == ["01_large.ipynb", "02_small.ipynb", "03_bad.failed.ipynb", "report.json"]
 
 
 @pytest.fixture
