@@ -63,7 +63,9 @@ def notebooks(tmp_path, monkeypatch):
     """A course of one small notebook elsewhere."""
     monkeypatch.setattr(publish, "ROOT", tmp_path)
     monkeypatch.setattr(publish, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(publish, "NOTATION", tmp_path / "notebooks" / "notation.md")
     (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "notation.md").write_text("# Notation\n\nSymbols of [99](99_small.ipynb): $x$.")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a file.md").touch()
     (tmp_path / "pyproject.toml").write_text('[project]\ndescription = "A course & more"\n')
@@ -115,7 +117,7 @@ def test_what_a_killed_run_left_is_replaced(notebooks, tmp_path):
         (tmp_path / left / "98_left.ipynb").touch()
     publish.student(notebooks, tmp_path / "student")
     publish.student(notebooks, tmp_path / "student")
-    assert [path.name for path in (tmp_path / "student").iterdir()] == ["99_small.ipynb"]
+    assert sorted(path.name for path in (tmp_path / "student").iterdir()) == ["99_small.ipynb", "notation.md"]
 
 
 def test_a_build_folder_that_cannot_be_written_is_an_error_in_words(tmp_path, monkeypatch):
@@ -169,6 +171,7 @@ def test_student_version_runs_from_top_to_bottom(student, tmp_path):
     "source, student, html",
     [
         ("[a](99_small.ipynb#part)", "[a](99_small.ipynb#part)", "[a](99_small.html#part)"),
+        ("[a](notation.md)", "[a](notation.md)", "[a](notation.html)"),
         ("[a](../data/a%20file.md)", "[a](../../data/a%20file.md)", "[a](../../data/a%20file.md)"),
         ('<img alt="x" src="../data">', '<img alt="x" src="../../data">', '<img alt="x" src="../../data">'),
         ("[a]: ../data", "[a]: ../../data", "[a]: ../../data"),
@@ -177,7 +180,7 @@ def test_student_version_runs_from_top_to_bottom(student, tmp_path):
     ],
 )
 def test_links_are_moved(notebooks, tmp_path, source, student, html):
-    assert publish.relocate(source, tmp_path / "build" / "student", ".ipynb") == student
+    assert publish.relocate(source, tmp_path / "build" / "student") == student
     assert publish.relocate(source, tmp_path / "build" / "html", ".html") == html
 
 
@@ -206,7 +209,7 @@ def test_page_of_a_small_notebook(notebooks, tmp_path):
     assert 'href="index.html"' in page
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, Path("index")], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, Path("notation"), Path("index")], ids=lambda path: path.stem)
 def test_page_loads_nothing(path, html):
     page = (html / f"{path.stem}.html").read_text(encoding="utf-8")
     for tag, values in Tags(page).found:
@@ -230,8 +233,19 @@ def test_page_is_complete(path, html):
         assert re.match("[a-z]+:|#", target) or (html / target.split("#")[0]).exists(), target
 
 
+def test_notation_links_to_the_notebooks_in_both_versions(student, html):
+    pages = {
+        student: publish.markdown2html((student / "notation.md").read_text(encoding="utf-8")),
+        html: (html / "notation.html").read_text(encoding="utf-8"),
+    }
+    for folder, page in pages.items():
+        found = [target for target in targets(page) if re.match(r"\d\d_", target)]
+        assert found and all((folder / target.split("#")[0]).exists() for target in found)
+    assert "<math" in pages[html]
+
+
 def test_index_lists_the_notebooks(html):
     page = (html / "index.html").read_text(encoding="utf-8")
-    for path in NOTEBOOKS:
+    for path in [*NOTEBOOKS, Path("notation.md")]:
         assert f'href="{path.stem}.html"' in page and (html / f"{path.stem}.html").exists()
     assert page.count("<style") >= 3  # the look of the other pages

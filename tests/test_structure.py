@@ -111,6 +111,8 @@ def opening(notebook, name):
         yield "the first cell does not say what one needs to know"
     if int(number) > 1 and not re.search(r"\]\(\d\d_\w+\.ipynb", first.source):
         yield "the first cell has no link to an earlier notebook"
+    if "](notation.md)" not in first.source:
+        yield "the first cell has no link to notation.md"
     if "data" not in first.source.lower():
         yield "the first cell does not say which data is used"
     cost = re.findall(r"<!-- cost -->(.*?)<!-- /cost -->", first.source, re.DOTALL)
@@ -359,7 +361,8 @@ def good_notebook():
     )
     cells = [
         new_markdown_cell(
-            "# 02 Good\n\nA notebook. You need [the one before](01_before.ipynb), no data.\n\n"
+            "# 02 Good\n\nA notebook. You need [the one before](01_before.ipynb), no data, "
+            "and [our notation](notation.md).\n\n"
             "<!-- cost -->1 minute<!-- /cost -->"
         ),
         new_code_cell('seed = 0  # start\nprofile = "default"  # the profile', metadata={"tags": ["parameters"]}),
@@ -415,6 +418,7 @@ FAULTS = [
     (opening, change(0, "# 02", "# 03"), "begin with"),
     (opening, change(0, "You need", "There is"), "needs to know"),
     (opening, change(0, "01_before.ipynb", "https://example.org"), "no link"),
+    (opening, change(0, "](notation.md)", ""), "no link to notation.md"),
     (opening, change(0, "data", "dates"), "which data"),
     (opening, change(0, "1 minute", "filled in by make outputs"), "cost is not filled in"),
     (parameters, put(1, metadata={"tags": []}), "0 cells"),

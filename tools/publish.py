@@ -22,6 +22,7 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+NOTATION = NOTEBOOKS / "notation.md"
 BUILD = ROOT / "build"
 # The target of a link or picture in markdown or HTML; of an address with a scheme, only the scheme.
 TARGET = re.compile(r'(\]\(<?|^\[[^\]]+\]:\s+|\b(?:href|src)=")([^)>"\s#:]+)', re.MULTILINE)
@@ -87,23 +88,26 @@ def markdown2html(source):
     return MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
 
 
-def relocate(source, folder, suffix):
-    """Markdown of a notebook, its relative links made to work from `folder`; other notebooks get `suffix`."""
+def relocate(source, folder, suffix=""):
+    """Markdown of a notebook, its relative links made to work from `folder`; what is published gets `suffix`."""
 
     def moved(match):
         file = (NOTEBOOKS / unquote(match[2])).resolve()
         if not file.exists():
             return match[0]
-        if file.parent == NOTEBOOKS and file.suffix == ".ipynb":
-            return match[1] + quote(file.stem + suffix)
+        if file.parent == NOTEBOOKS and (file.suffix == ".ipynb" or file == NOTATION):
+            return match[1] + quote(file.stem + (suffix or file.suffix))
         return match[1] + quote(Path(os.path.relpath(file, folder)).as_posix())
 
     return TARGET.sub(moved, source)
 
 
-def read(path, folder, suffix):
-    """A notebook whose links work from `folder`, with its title in the metadata."""
-    notebook = nbformat.read(path, as_version=4)
+def read(path, folder, suffix=""):
+    """A notebook, or a page of markdown as one, whose links work from `folder`, with its title in the metadata."""
+    if path.suffix == ".md":
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))])
+    else:
+        notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = relocate(cell.source, folder, suffix)
@@ -148,8 +152,10 @@ def student(paths, folder):
     exporter = NotebookExporter(config=config)
     with replacing(folder) as part:
         for path in paths:
-            text, _ = exporter.from_notebook_node(read(path, folder, ".ipynb"))
+            text, _ = exporter.from_notebook_node(read(path, folder))
             (part / path.name).write_text(text, encoding="utf-8")
+        text = relocate(NOTATION.read_text(encoding="utf-8"), folder)
+        (part / NOTATION.name).write_text(text, encoding="utf-8")
 
 
 def html(paths, folder):
@@ -166,7 +172,7 @@ def html(paths, folder):
         filters={"markdown2html": markdown2html},
     )
     contents = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["description"]
-    notebooks = {path.stem: read(path, folder, ".html") for path in paths}
+    notebooks = {path.stem: read(path, folder, ".html") for path in [*paths, NOTATION]}
     lines = [f"# {contents}", ""]
     for name, notebook in notebooks.items():
         title, sentence = opening(notebook)
